@@ -1,0 +1,1 @@
+"""Durable, multi-provider AI video generation."""

@@ -1,0 +1,1 @@
+"""Jobs: what they may do, how they are stored, and who runs them."""

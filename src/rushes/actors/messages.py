@@ -1,0 +1,598 @@
+"""Commands, events and phases: every word a job can hear, say and be. Pure.
+
+Commands are imperative and come from users; *reports* are commands too, come from our own effects and carry the
+(attempt, send) they are about. Events are past tense and never change once released: a new meaning is a new version.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, TypeAlias
+
+from msgspec import Struct
+
+from rushes.adapters.base import CancelAnswer, Output, Prepared, Terms
+from rushes.faults import Fault
+from rushes.units import AssetRef, Billed, Handle, Money
+from rushes.video import Probe, Take, Target, VideoSpec
+
+Need = Literal["prompt", "prepare", "reserve"]
+ParkReason = Literal["in_doubt", "detached", "gone", "credential"]
+
+
+# ── Events ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Something that happened to one job. Its type in the log is the dotted name in `TYPES`."""
+
+
+class JobRequested(Event, frozen=True, kw_only=True):
+    spec: VideoSpec
+    route: tuple[Target, ...]  # the first target, then the fallbacks
+    needs: tuple[Need, ...] = ()
+    start_by: float  # not sent by then: failed, unbilled
+    body_sha256: str = ""  # of the caller's canonical request, to compare when its key comes again
+    idempotency_key: str = ""
+    parent: str = ""  # the job this one retries or forks
+    at_least_once: int = 0  # new attempts allowed while an earlier one is in doubt
+
+
+class PromptWritten(Event, frozen=True, kw_only=True):
+    prompt: str
+
+
+class InputsPrepared(Event, frozen=True, kw_only=True):
+    attempt: int
+    prepared: Prepared
+
+
+class BudgetReserved(Event, frozen=True, kw_only=True):
+    attempt: int
+    amount: Money
+
+
+class SubmissionStarted(Event, frozen=True, kw_only=True):
+    """The intent: on disk before the provider hears a word."""
+
+    attempt: int
+    send: int
+    incarnation: int
+    target: Target
+    key: str
+    key_until: float
+    body_sha256: str
+    max_cost: Money | None = None
+    terms: Terms
+
+
+class SubmissionAccepted(Event, frozen=True, kw_only=True):
+    attempt: int
+    send: int
+    handle: Handle
+    deadline: float
+
+
+class SubmissionRefused(Event, frozen=True, kw_only=True):
+    """The provider certainly did not take it."""
+
+    attempt: int
+    send: int
+    fault: Fault
+    retry_at: float | None = None  # None: not again at this target
+
+
+class SubmissionDoubted(Event, frozen=True, kw_only=True):
+    """Sent, perhaps; taken, perhaps. Only evidence ends this."""
+
+    attempt: int
+    send: int
+    fault: Fault
+
+
+class AttemptOpened(Event, frozen=True, kw_only=True):
+    attempt: int
+    target: Target
+    needs: tuple[Need, ...] = ()
+    start_by: float
+
+
+class AttemptFailed(Event, frozen=True, kw_only=True):
+    """Failed at the provider, unbilled, and worth another attempt."""
+
+    attempt: int
+    fault: Fault
+
+
+class ProgressReported(Event, frozen=True, kw_only=True):
+    attempt: int
+    percent: int
+
+
+class CancelRequested(Event, frozen=True, kw_only=True):
+    by: str = "user"
+    discard: bool = False
+
+
+class CancelAnswered(Event, frozen=True, kw_only=True):
+    attempt: int
+    answer: CancelAnswer
+
+
+class GenerationFinished(Event, frozen=True, kw_only=True):
+    attempt: int
+    outputs: tuple[Output, ...]
+    filtered: int = 0
+    cost: Money | None = None
+    metadata: dict[str, str] = {}
+
+
+class LinksRefreshed(Event, frozen=True, kw_only=True):
+    attempt: int
+    outputs: tuple[Output, ...]
+
+
+class TakeStored(Event, frozen=True, kw_only=True):
+    index: int
+    asset: AssetRef
+    probe: Probe = Probe()
+
+
+class TakeLost(Event, frozen=True, kw_only=True):
+    index: int
+    fault: Fault
+
+
+class JobParked(Event, frozen=True, kw_only=True):
+    """Nothing more happens by itself; a person or a late answer can wake it."""
+
+    reason: ParkReason
+    billed: Billed
+
+
+class JobResumed(Event, frozen=True, kw_only=True):
+    attempt: int
+    handle: Handle
+    deadline: float
+
+
+class JobSucceeded(Event, frozen=True, kw_only=True):
+    missing: int = 0  # takes that were made and could not be fetched
+
+
+class JobFailed(Event, frozen=True, kw_only=True):
+    fault: Fault
+    billed: Billed
+
+
+class JobCancelled(Event, frozen=True, kw_only=True):
+    billed: Billed
+    by: str = "user"
+
+
+TYPES: Final[dict[type[Event], str]] = {
+    JobRequested: "job.requested",
+    PromptWritten: "prompt.written",
+    InputsPrepared: "inputs.prepared",
+    BudgetReserved: "budget.reserved",
+    SubmissionStarted: "submission.started",
+    SubmissionAccepted: "submission.accepted",
+    SubmissionRefused: "submission.refused",
+    SubmissionDoubted: "submission.doubted",
+    AttemptOpened: "attempt.opened",
+    AttemptFailed: "attempt.failed",
+    ProgressReported: "progress.reported",
+    CancelRequested: "cancel.requested",
+    CancelAnswered: "cancel.answered",
+    GenerationFinished: "generation.finished",
+    LinksRefreshed: "links.refreshed",
+    TakeStored: "take.stored",
+    TakeLost: "take.lost",
+    JobParked: "job.parked",
+    JobResumed: "job.resumed",
+    JobSucceeded: "job.succeeded",
+    JobFailed: "job.failed",
+    JobCancelled: "job.cancelled",
+}
+
+
+# ── Commands of users ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Command(Struct, frozen=True, kw_only=True):
+    """Something a job is asked to do, or told."""
+
+
+class Generate(Command, frozen=True, kw_only=True):
+    request: JobRequested
+
+
+class Poll(Command, frozen=True, kw_only=True):
+    """Ask the provider now, if the minimum interval allows; the state answers either way."""
+
+
+class Cancel(Command, frozen=True, kw_only=True):
+    by: str = "user"
+    discard: bool = False  # where it cannot be stopped, drop its takes
+
+
+class Collect(Command, frozen=True, kw_only=True):
+    """Fetch what was paid; never spends. `handle` where the job itself has none."""
+
+    handle: Handle | None = None
+
+
+class Resubmit(Command, frozen=True, kw_only=True):
+    """Open a new attempt of a parked job, accepting that it may be paid twice."""
+
+    target: Target | None = None
+
+
+class GiveUp(Command, frozen=True, kw_only=True):
+    by: str = "user"
+
+
+# ── Reports of our own effects ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Wake(Command, frozen=True, kw_only=True):
+    """Time has passed."""
+
+
+class RecordPrompt(Command, frozen=True, kw_only=True):
+    attempt: int
+    prompt: str
+
+
+class RecordPrepared(Command, frozen=True, kw_only=True):
+    attempt: int
+    prepared: Prepared
+
+
+class RecordReserved(Command, frozen=True, kw_only=True):
+    attempt: int
+    amount: Money
+
+
+class RecordDenied(Command, frozen=True, kw_only=True):
+    """A need of this attempt cannot be met: nothing was sent."""
+
+    attempt: int
+    fault: Fault
+
+
+class GrantPermit(Command, frozen=True, kw_only=True):
+    """The lane lets this send go; with what the intent must pin."""
+
+    attempt: int
+    incarnation: int
+    key: str
+    body_sha256: str
+    max_cost: Money | None
+    terms: Terms
+
+
+class RecordAccepted(Command, frozen=True, kw_only=True):
+    """The provider has it: an answer, a look-up or a callback says so."""
+
+    attempt: int
+    send: int
+    handle: Handle
+
+
+class RecordRefused(Command, frozen=True, kw_only=True):
+    """It was certainly not taken. `retry_at`: the same target may be tried again then."""
+
+    attempt: int
+    send: int
+    fault: Fault
+    retry_at: float | None = None
+
+
+class RecordDoubt(Command, frozen=True, kw_only=True):
+    """Nobody can say whether it was taken."""
+
+    attempt: int
+    send: int
+    fault: Fault
+
+
+class RecordAbsent(Command, frozen=True, kw_only=True):
+    """Looked up by our id, and not there."""
+
+    attempt: int
+    send: int
+
+
+class RecordProgress(Command, frozen=True, kw_only=True):
+    attempt: int
+    percent: int | None
+
+
+class RecordFinished(Command, frozen=True, kw_only=True):
+    attempt: int
+    outputs: tuple[Output, ...]
+    filtered: int = 0
+    cost: Money | None = None
+    metadata: dict[str, str] = {}
+
+
+class RecordBroken(Command, frozen=True, kw_only=True):
+    attempt: int
+    fault: Fault
+    billed: Billed
+
+
+class RecordStopped(Command, frozen=True, kw_only=True):
+    """Cancelled, says the provider."""
+
+    attempt: int
+    billed: Billed
+
+
+class RecordVanished(Command, frozen=True, kw_only=True):
+    attempt: int
+
+
+class RecordCancel(Command, frozen=True, kw_only=True):
+    attempt: int
+    answer: CancelAnswer
+
+
+class RecordLinks(Command, frozen=True, kw_only=True):
+    attempt: int
+    outputs: tuple[Output, ...]
+
+
+class RecordStored(Command, frozen=True, kw_only=True):
+    attempt: int
+    take: Take
+
+
+class RecordLost(Command, frozen=True, kw_only=True):
+    attempt: int
+    index: int
+    fault: Fault
+
+
+class RecordTrouble(Command, frozen=True, kw_only=True):
+    """An effect came to nothing, and says nothing about the job: it will be owed again."""
+
+    fault: Fault
+
+
+# ── Phases ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Phase(Struct, frozen=True, kw_only=True):
+    """What is true of a job now. Each phase holds only what is true in it."""
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """What stays true of a job from its first event on."""
+
+    requested: JobRequested
+    at: float  # of its first event
+    heard_at: float  # of its last event
+    prompt: str  # as written, when a language model wrote it
+
+    @property
+    def spec(self) -> VideoSpec:
+        return self.requested.spec
+
+
+class Cancelling(Struct, frozen=True):
+    """A cancel that was asked for."""
+
+    at: float
+    by: str
+    discard: bool
+    answer: CancelAnswer | None = None
+
+
+class New(Phase, frozen=True, kw_only=True):
+    """Nothing has happened."""
+
+
+class Queued(Phase, frozen=True, kw_only=True):
+    """Wanted, and not with a provider."""
+
+    facts: Facts
+    attempt: int
+    sends: int  # intents written in this attempt
+    target: Target
+    needs: tuple[Need, ...]
+    not_before: float
+    start_by: float
+    prepared: Prepared | None = None
+    reserved: Money | None = None
+    prompt_written: bool = False
+    doubts: int = 0  # attempts left behind in doubt
+
+
+class Submitting(Phase, frozen=True, kw_only=True):
+    """An intent is on disk; what became of it is not."""
+
+    facts: Facts
+    queued: Queued  # where a refusal goes back to
+    started: SubmissionStarted
+    cancel: Cancelling | None = None
+
+
+class InDoubt(Phase, frozen=True, kw_only=True):
+    """A send whose outcome is not known."""
+
+    facts: Facts
+    queued: Queued
+    started: SubmissionStarted
+    since: float
+    cancel: Cancelling | None = None
+
+
+class Running(Phase, frozen=True, kw_only=True):
+    """The provider has it."""
+
+    facts: Facts
+    queued: Queued
+    started: SubmissionStarted
+    handle: Handle
+    accepted_at: float
+    deadline: float
+    percent: int | None = None
+    cancel: Cancelling | None = None
+
+
+class Storing(Phase, frozen=True, kw_only=True):
+    """Made and paid; the files are not all ours yet."""
+
+    facts: Facts
+    queued: Queued
+    started: SubmissionStarted
+    handle: Handle
+    finished: GenerationFinished
+    outputs: tuple[Output, ...]
+    finished_at: float
+    refreshes: int = 0
+    stored: tuple[Take, ...] = ()
+    lost: tuple[int, ...] = ()
+    cancel: Cancelling | None = None
+
+
+class Parked(Phase, frozen=True, kw_only=True):
+    """Waits for a person, a callback or an audit."""
+
+    facts: Facts
+    queued: Queued
+    started: SubmissionStarted
+    reason: ParkReason
+    billed: Billed
+    handle: Handle | None = None
+    percent: int | None = None
+    cancel: Cancelling | None = None
+
+
+class Succeeded(Phase, frozen=True, kw_only=True):
+    facts: Facts
+    attempt: int
+    target: Target
+    takes: tuple[Take, ...]
+    cost: Money | None
+    metadata: dict[str, str]
+    missing: int
+
+
+class Failed(Phase, frozen=True, kw_only=True):
+    facts: Facts
+    attempt: int
+    target: Target
+    fault: Fault
+    billed: Billed
+    sent: bool  # whether anything was ever sent
+
+
+class Cancelled(Phase, frozen=True, kw_only=True):
+    facts: Facts
+    attempt: int
+    target: Target
+    billed: Billed
+    sent: bool
+
+
+Job: TypeAlias = New | Queued | Submitting | InDoubt | Running | Storing | Parked | Succeeded | Failed | Cancelled
+
+
+# ── Effects: what the outside world still owes us ─────────────────────────────────────────────────────────────────────
+
+
+class Effect(Struct, frozen=True, kw_only=True):
+    """One thing to do. Equal effects are the same effect: keep it running."""
+
+
+class WritePrompt(Effect, frozen=True, kw_only=True):
+    attempt: int
+
+
+class Prepare(Effect, frozen=True, kw_only=True):
+    attempt: int
+
+
+class Reserve(Effect, frozen=True, kw_only=True):
+    attempt: int
+
+
+class AskPermit(Effect, frozen=True, kw_only=True):
+    attempt: int
+    send: int
+    not_before: float
+    start_by: float
+
+
+class Send(Effect, frozen=True, kw_only=True):
+    attempt: int
+    send: int
+
+
+class DeclareDoubt(Effect, frozen=True, kw_only=True):
+    attempt: int
+    send: int
+
+
+class SendAgain(Effect, frozen=True, kw_only=True):
+    """Class A: the same bytes under the same key."""
+
+    attempt: int
+    send: int
+    since: float
+    until: float
+
+
+class Look(Effect, frozen=True, kw_only=True):
+    """Classes B and C: is it there?"""
+
+    attempt: int
+    send: int
+    since: float
+
+
+class AwaitCallback(Effect, frozen=True, kw_only=True):
+    """Class D."""
+
+    attempt: int
+    send: int
+    until: float
+
+
+class Ask(Effect, frozen=True, kw_only=True):
+    """Poll the provider."""
+
+    attempt: int
+    accepted_at: float
+    deadline: float
+
+
+class CancelRemote(Effect, frozen=True, kw_only=True):
+    attempt: int
+    poll_first: bool
+
+
+class Store(Effect, frozen=True, kw_only=True):
+    """Fetch take `index`."""
+
+    attempt: int
+    index: int
+    refreshes: int
+
+
+Owed: TypeAlias = (
+    WritePrompt
+    | Prepare
+    | Reserve
+    | AskPermit
+    | Send
+    | DeclareDoubt
+    | SendAgain
+    | Look
+    | AwaitCallback
+    | Ask
+    | CancelRemote
+    | Store
+)

@@ -1,0 +1,254 @@
+"""What providers can do, as data, and the code over it that all share: route, normalise, validate, estimate.
+
+Adapters hold no `if` for what they cannot do. A value passes only when it is in the model's data; nothing is coerced.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from math import gcd
+from typing import Final, Literal, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from rushes.faults import BadRequest, Fault, bad
+from rushes.units import FREE, Money
+from rushes.video import JSON, OPERATIONS, Config, Role, VideoSpec
+
+RATIO_WORDS: Final = {"square": "1:1", "portrait": "9:16", "landscape": "16:9", "cinema": "21:9"}
+RESOLUTION_WORDS: Final = {"sd": "480p", "hd": "720p", "fhd": "1080p", "uhd": "2160p", "4k": "2160p", "2k": "1440p"}
+OptionType = Literal["string", "integer", "number", "boolean"]
+_OPTION_TYPES: Final[dict[OptionType, tuple[type, ...]]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+}
+
+
+class Auth(Struct, frozen=True, kw_only=True):
+    """Where the key comes from and where it goes. The value itself is known to `http` alone."""
+
+    env: tuple[str, ...]  # the provider's own name first
+    header: str = "Authorization"
+    prefix: str = "Bearer "
+
+
+class Price(Struct, frozen=True, kw_only=True):
+    """One dated price. An estimate is the worst case of one send."""
+
+    per: Literal["second", "clip"]
+    micro_usd: int
+    source: str
+    as_of: str  # YYYY-MM-DD
+    minimum_units: float = 0.0
+
+
+class Model(Struct, frozen=True, kw_only=True):
+    """One model's limits. Empty tuples mean: the field is not for this model."""
+
+    id: str
+    operations: tuple[str, ...]
+    durations_s: tuple[float, ...] = ()
+    aspect_ratios: tuple[str, ...] = ()
+    resolutions: tuple[str, ...] = ()
+    frame_rates: tuple[float, ...] = ()
+    roles: Mapping[Role, int] = {}  # how many pictures of each role it takes
+    fields: frozenset[str] = frozenset()  # other Config fields that it honours
+    options: Mapping[str, OptionType] = {}  # provider options by name
+    defaults: Config = Config()
+    needs_prompt: bool = True
+    draws_seed: bool = True  # the wire takes a seed: an absent one is drawn by us and recorded
+    max_seed: int = 2**31 - 1
+    price: Price | None = None
+    free: bool = False
+
+
+class Capabilities(Struct, frozen=True, kw_only=True):
+    """One provider's data."""
+
+    base_url: str
+    base_url_env: str  # the environment variable that points it elsewhere (an emulator, a gateway)
+    models: tuple[Model, ...]
+    auth: Auth | None = None
+    submits_at_once: int = 8  # permits of a lane
+    docs_url: str = ""
+
+
+class Named(Protocol):
+    """The part of an adapter that this room looks at."""
+
+    name: str
+    capabilities: Capabilities
+
+
+def route(wanted: str, adapters: Mapping[str, Named]) -> tuple[str, Model]:
+    """(provider, model) for `provider`, `provider/model` or a bare model id that only one provider has."""
+    by_name = {f"{a.name}/{m.id}": (a.name, m) for a in adapters.values() for m in a.capabilities.models}
+    if wanted in by_name:
+        return by_name[wanted]
+    if wanted in adapters:
+        return wanted, adapters[wanted].capabilities.models[0]
+    bare = [found for found in by_name.values() if found[1].id == wanted]
+    if len(bare) == 1:
+        return bare[0]
+    names = sorted({*by_name, *adapters})
+    close = difflib.get_close_matches(wanted, names, n=1, cutoff=0.5)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    raise bad("model", f"There is no model {wanted!r}. {hint}Known: {', '.join(names)}.", "model_unknown")
+
+
+def ratio_of(text: str) -> str | None:
+    """A word, w:h or w×h as the ratio w:h in lowest terms; None when it is none of them."""
+    if text in RATIO_WORDS:
+        return RATIO_WORDS[text]
+    if not (match := re.fullmatch(r"(\d{1,5})[:x×](\d{1,5})", text)):
+        return None
+    width, height = int(match[1]), int(match[2])
+    if not width or not height:
+        return None
+    divisor = gcd(width, height)
+    ratio = f"{width // divisor}:{height // divisor}"
+    return {"7:3": "21:9"}.get(ratio, ratio)
+
+
+def resolution_of(text: str) -> str | None:
+    """A word, 480p … 2160p or w×h as lines (the shorter side and a p); None when it is none of them."""
+    text = text.lower()
+    if text in RESOLUTION_WORDS:
+        return RESOLUTION_WORDS[text]
+    if re.fullmatch(r"\d{3,4}p", text):
+        return text
+    if match := re.fullmatch(r"(\d{2,5})[x×](\d{2,5})", text):
+        return f"{min(int(match[1]), int(match[2]))}p"
+    return None
+
+
+def pixels(resolution: str, ratio: str) -> tuple[int, int]:
+    """Width and height, both even, for lines and a ratio: 720p and 16:9 make 1280×720."""
+    lines = int(resolution.removesuffix("p"))
+    across, down = (int(part) for part in ratio.split(":"))
+    long = round(lines * max(across, down) / min(across, down) / 2) * 2
+    return (long, lines) if across >= down else (lines, long)
+
+
+def normalise(spec: VideoSpec, model: Model) -> VideoSpec:
+    """The spec in the model's own terms, with its defaults filled in. Refuses what is not in its data."""
+    if faults := _faults(spec, model):
+        raise BadRequest(faults)
+    given = {name: getattr(spec, name) for name in Config.__struct_fields__}
+    filled = {name: getattr(model.defaults, name) if value is None else value for name, value in given.items()}
+    if filled["resolution"] and (exact := re.fullmatch(r"\d+[x×]\d+", filled["resolution"])):
+        filled["aspect_ratio"] = ratio_of(exact[0])
+    filled["aspect_ratio"] = filled["aspect_ratio"] and ratio_of(filled["aspect_ratio"])
+    filled["resolution"] = filled["resolution"] and resolution_of(filled["resolution"])
+    return msgspec.structs.replace(spec, **filled)
+
+
+def _faults(spec: VideoSpec, model: Model) -> list[Fault]:
+    faults = [
+        *_in_data("duration_seconds", spec.duration_seconds, spec.duration_seconds, model.durations_s),
+        *_in_data("fps", spec.fps, spec.fps, model.frame_rates),
+        *_in_data("aspect_ratio", spec.aspect_ratio, ratio_of(spec.aspect_ratio or ""), model.aspect_ratios),
+        *_in_data("resolution", spec.resolution, resolution_of(spec.resolution or ""), model.resolutions),
+        *_exact_size(spec, model),
+        *_inputs(spec, model),
+        *_options(spec, model),
+    ]
+    if (operation := OPERATIONS[type(spec.operation)]) not in model.operations:
+        field = "inputs" if spec.inputs else "operation"
+        faults.append(_unsupported(field, f"{model.id} does not do {operation}: it does {_listed(model.operations)}."))
+    limits = {"duration_seconds", "fps", "aspect_ratio", "resolution", "provider_options"}
+    faults += [
+        _unsupported(name, f"{model.id} cannot honour {name!r}: leave it out, or use another model.")
+        for name in Config.__struct_fields__
+        if name not in limits and getattr(spec, name) is not None and name not in model.fields
+    ]
+    if model.needs_prompt and not spec.prompt.strip():
+        faults.append(Fault("invalid_input", f"{model.id} needs a prompt: say what to show.", field="prompt"))
+    if spec.seed is not None and spec.seed > model.max_seed:
+        faults.append(Fault("invalid_input", f"{model.id} takes seeds from 0 to {model.max_seed}.", field="seed"))
+    return faults
+
+
+def _in_data(field: str, given: object, value: object, allowed: Sequence[object]) -> list[Fault]:
+    if given is None or value in allowed:
+        return []
+    if not allowed:
+        return [_unsupported(field, f"This model has no choice of {field!r}: leave it out.")]
+    return [Fault("invalid_input", f"{field} {given!r} is not offered: choose {_listed(allowed)}.", field=field)]
+
+
+def _exact_size(spec: VideoSpec, model: Model) -> list[Fault]:
+    if not spec.resolution or not re.fullmatch(r"\d+[x×]\d+", spec.resolution):
+        return []
+    ratio, lines = ratio_of(spec.resolution), resolution_of(spec.resolution)
+    if ratio not in model.aspect_ratios or lines not in model.resolutions:
+        detail = f"resolution {spec.resolution!r} is not offered: its ratio is {ratio} and it has {lines} lines."
+        return [Fault("invalid_input", detail, field="resolution")]
+    if spec.aspect_ratio and ratio_of(spec.aspect_ratio) != ratio:
+        detail = f"resolution {spec.resolution!r} and aspect_ratio {spec.aspect_ratio!r} contradict: give one of them."
+        return [Fault("invalid_input", detail, field="aspect_ratio")]
+    return []
+
+
+def _inputs(spec: VideoSpec, model: Model) -> list[Fault]:
+    faults: list[Fault] = []
+    for role in dict.fromkeys(given.role for given in spec.inputs):
+        count, most = sum(given.role == role for given in spec.inputs), model.roles.get(role, 0)
+        if not most:
+            known = f"it takes {_listed(tuple(model.roles))}" if model.roles else "it takes no images"
+            faults.append(_unsupported("inputs", f"{model.id} takes no image in the role {role!r}: {known}."))
+        elif count > most:
+            detail = f"{model.id} takes {most} image(s) in the role {role!r}, not {count}."
+            faults.append(Fault("invalid_input", detail, field="inputs"))
+    return faults
+
+
+def _options(spec: VideoSpec, model: Model) -> list[Fault]:
+    faults: list[Fault] = []
+    for name, value in spec.provider_options.items():
+        field = f"provider_options.{name}"
+        if name not in model.options:
+            known = f"it knows {_listed(tuple(model.options))}" if model.options else "it knows none"
+            faults.append(_unsupported(field, f"{model.id} has no option {name!r}: {known}."))
+        elif not _fits(value, model.options[name]):
+            faults.append(Fault("invalid_input", f"{field} takes one {model.options[name]}.", field=field))
+    return faults
+
+
+def _fits(value: JSON, kind: OptionType) -> bool:
+    if isinstance(value, bool):
+        return kind == "boolean"
+    return isinstance(value, _OPTION_TYPES[kind])
+
+
+def _unsupported(field: str, detail: str) -> Fault:
+    return Fault("unsupported_feature", detail, field=field)
+
+
+def _listed(values: Sequence[object]) -> str:
+    numbers = [value for value in values if isinstance(value, int | float)]
+    if len(numbers) > 4 and numbers == [numbers[0] + step for step in range(len(numbers))]:
+        return f"a whole number from {numbers[0]:g} to {numbers[-1]:g}"
+    return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+
+
+def estimate(spec: VideoSpec, model: Model) -> Money | None:
+    """The most one send can cost; None where no dated price is known: that is not zero."""
+    if model.free:
+        return FREE
+    if model.price is None:
+        return None
+    units = 1.0 if model.price.per == "clip" else spec.duration_seconds or 0.0
+    units = max(units, model.price.minimum_units)
+    return Money(
+        round(units * model.price.micro_usd),
+        source=model.price.source,
+        as_of=model.price.as_of,
+        units=units,
+        unit=model.price.per,
+    )

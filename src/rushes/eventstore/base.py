@@ -1,0 +1,236 @@
+"""What every event store promises, and the shapes it speaks in.
+
+A *stream* is one job's history; its events carry the *versions* 1, 2, 3 … . The whole log has *positions* that rise in
+commit order (gaps are allowed). An event's identity is its stream and version.
+
+Appending again what is already stored is not an error: each append carries a random token, and the same token with the
+same bytes at the same place answers with the old positions. So a caller that was cancelled, timed out or lost its
+connection simply appends again.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+MAX_EVENT_BYTES = 256 * 1024
+MAX_EVENTS = 1_000
+
+
+class StoreError(Exception):
+    """The event store could not do it."""
+
+
+class WrongVersion(StoreError):
+    """Somebody else appended to this stream, or the writer remembers it wrongly: read it again."""
+
+
+class TokenReuse(StoreError):
+    """The token of an earlier append came back with other bytes: draw a new token for every new append."""
+
+
+class Fenced(StoreError):
+    """A newer owner has taken over: stop writing."""
+
+
+class TooLarge(StoreError):
+    """An event may have 262,144 bytes and an append 1,000 events."""
+
+
+class NoStream(StoreError):
+    """There is no stream under that number."""
+
+
+class Damaged(StoreError):
+    """The stored bytes do not match their checksum."""
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot write at the moment (disk full, I/O error, locked): nothing was acknowledged, try again."""
+
+
+class StoreClosed(StoreError):
+    """The store is closed."""
+
+
+class NewEvent(Struct, frozen=True):
+    """An event on its way into the log. `data` and `meta` are JSON."""
+
+    type: str
+    v: int  # of the payload's shape
+    at: float  # seconds since 1970, UTC
+    data: bytes
+    meta: bytes | None = None
+
+
+class Birth(Struct, frozen=True):
+    """The stream does not exist yet; `expected` is 0."""
+
+    name: str
+    kind: str
+    tenant: str
+
+
+class Head(Struct, frozen=True):
+    """What the store keeps of a stream beside its events: how unfinished work is found at start."""
+
+    open: bool
+    lane: str  # who serves it
+
+
+class Write(Struct, frozen=True):
+    """One append: all of it or nothing."""
+
+    stream: int | Birth
+    expected: int  # the version before the first of `events`
+    events: Sequence[NewEvent]
+    head: Head
+    token: int  # 63 random bits, new for every append, the same for its retries
+    fence: int = 0
+
+
+class Stored(Struct, frozen=True):
+    """Where an append went. Positions within one append follow each other."""
+
+    stream: int
+    first: int
+    last: int
+
+
+class Recorded(Struct, frozen=True):
+    """An event as the log gives it back, its checksum verified."""
+
+    position: int
+    stream: int
+    version: int
+    type: str
+    v: int
+    at: float
+    data: bytes
+    meta: bytes | None
+    tenant: int
+    token: int
+
+
+class Stream(Struct, frozen=True):
+    """A stream's own row."""
+
+    id: int
+    name: str
+    kind: str
+    tenant: str
+    lane: str
+    open: bool
+    version: int
+
+
+class Batch(Struct, frozen=True):
+    """Some of the log, in order. `upto` is the last position looked at, whether or not anything matched there."""
+
+    events: Sequence[Recorded]
+    upto: int
+
+
+class EventStore(Protocol):
+    """An append-only log with optimistic concurrency. Every implementation passes the same contract suite."""
+
+    @property
+    def epoch(self) -> str:
+        """Names this log's history; it changes when history may have been lost."""
+        ...
+
+    @property
+    def position(self) -> int:
+        """The last committed position, 0 for an empty log."""
+        ...
+
+    async def append(self, write: Write) -> Stored:
+        """Store the events durably, or raise and store none.
+
+        A stream grows by `expected + 1 … n`. The same token and bytes again: success, with the old positions.
+
+        Raises:
+            WrongVersion: the stream is not at `expected`, or only a part of the events is there.
+            TokenReuse: the token is there with other bytes.
+            Fenced: `fence` is older than the stream's shard's.
+            TooLarge: an event or the append is over the limit.
+            NoStream: the number names no stream.
+            StoreUnavailable: the disk does not take it; try again with the same write.
+        """
+        ...
+
+    async def read(self, stream: int, after: int = 0, limit: int | None = None) -> list[Recorded]:
+        """The events of one stream with versions above `after`, in order."""
+        ...
+
+    async def read_many(self, streams: Sequence[int]) -> dict[int, list[Recorded]]:
+        """Whole streams, read together. A stream without events has an empty list."""
+        ...
+
+    async def read_all(
+        self, after: int = 0, limit: int = 256, *, tenant: str | None = None, kind: str | None = None
+    ) -> Batch:
+        """The log behind a position, at most `limit` positions of it, filtered."""
+        ...
+
+    async def find(self, name: str) -> Stream | None:
+        """The stream of that public name."""
+        ...
+
+    async def streams(self, ids: Sequence[int]) -> dict[int, Stream]:
+        """The rows of these streams; numbers that name none are left out."""
+        ...
+
+    async def newest(self, kind: str, tenant: str, limit: int, *, before: int | None = None) -> list[Stream]:
+        """The youngest streams of a kind, newest first, all born before the stream `before`."""
+        ...
+
+    async def open_streams(self, kind: str) -> list[tuple[int, str]]:
+        """(stream, lane) of every unfinished stream."""
+        ...
+
+    async def wait(self, after: int) -> None:
+        """Return as soon as the committed position is above `after`. A hint: it carries no data."""
+        ...
+
+    def watch(self, callback: Callable[[int], None]) -> Callable[[], None]:
+        """Call back with every new committed position, on the loop; the result stops it."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was begun and let go of the file."""
+        ...
+
+
+Wait = Callable[[int], Awaitable[None]]
+_NUMBERS = struct.Struct(">qqqdqq")
+
+
+def checksum(
+    stream: int, version: int, type: str, v: int, at: float, data: bytes, meta: bytes | None, tenant: int, token: int
+) -> int:
+    """The CRC-32 that is stored with every event and checked at every read.
+
+    Over stream, version, v, at, tenant and token as big-endian numbers of 8 bytes, then type, data and meta, each with
+    its length in front; a missing meta has length -1.
+    """
+    crc = zlib.crc32(_NUMBERS.pack(stream, version, v, at, tenant, token))
+    for part in (type.encode(), data, meta):
+        crc = zlib.crc32((-1 if part is None else len(part)).to_bytes(8, "big", signed=True), crc)
+        if part:
+            crc = zlib.crc32(part, crc)
+    return crc
+
+
+def check_size(write: Write) -> None:
+    """Refuse what is too large before it costs anything."""
+    if len(write.events) > MAX_EVENTS:
+        raise TooLarge(f"An append of {len(write.events)} events; the limit is {MAX_EVENTS}: split it.")
+    for event in write.events:
+        size_bytes = len(event.data) + len(event.meta or b"")
+        if size_bytes > MAX_EVENT_BYTES:
+            raise TooLarge(f"An event {event.type} of {size_bytes} bytes; the limit is {MAX_EVENT_BYTES}.")

@@ -1,0 +1,243 @@
+"""The language of requests and results: what a caller asks for, what a job stores, what everybody is shown. Pure.
+
+msgspec checks types and ranges when it *decodes*; constructors check nothing. So every door (HTTP, Python, shell)
+passes what it got through `checked`, and nothing behind the doors checks again.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from rushes.faults import BadRequest, Fault, bad
+from rushes.units import AssetRef, Billed, Money, Private
+
+JSON: TypeAlias = "str | int | float | bool | None | list[Any] | dict[str, Any]"
+
+
+class TextToVideo(Struct, frozen=True, tag_field="type", tag="text-to-video"):
+    """A clip from words alone."""
+
+
+class ImageToVideo(Struct, frozen=True, tag_field="type", tag="image-to-video"):
+    """A clip that starts from, ends at, or borrows from images."""
+
+
+Operation: TypeAlias = TextToVideo | ImageToVideo
+OPERATIONS: Final[dict[type[Operation], str]] = {TextToVideo: "text-to-video", ImageToVideo: "image-to-video"}
+
+Role: TypeAlias = Literal["first_frame", "last_frame", "general", "style", "character", "composition"]
+
+
+class MediaInput(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """A picture that a caller hands in: exactly one of `url` and `upload`."""
+
+    type: Literal["image"] = "image"
+    role: Role = "first_frame"
+    url: Private[Annotated[str, Meta(max_length=14_000_000)]] | None = None  # https, or data: up to 10 MiB
+    upload: Annotated[str, Meta(max_length=100)] | None = None  # an id that POST /v1/uploads gave
+
+
+class Input(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The same picture once it is ours: fetched, looked at, kept."""
+
+    type: Literal["image"] = "image"
+    role: Role = "first_frame"
+    asset: AssetRef
+
+
+class Config(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """How the clip should be. Every field is optional; one that the model cannot honour is refused, never dropped."""
+
+    negative_prompt: Private[Annotated[str, Meta(max_length=20_000)]] | None = None
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+    scheduler: Annotated[str, Meta(max_length=200)] | None = None
+    guidance_scale: Annotated[float, Meta(ge=0, le=1000)] | None = None
+    aspect_ratio: Annotated[str, Meta(max_length=20)] | None = None  # square, portrait, landscape, cinema, or w:h
+    duration_seconds: Annotated[float, Meta(gt=0, le=36_000)] | None = None
+    resolution: Annotated[str, Meta(max_length=20)] | None = None  # sd, hd, fhd, uhd, 480p … 4k, or w×h
+    fps: Annotated[float, Meta(gt=0, le=240)] | None = None
+    generate_audio: bool | None = None
+    enhance_prompt: bool | None = None
+    character_strength: Annotated[float, Meta(ge=0, le=1)] | None = None  # of the inputs with the role character
+    style_strength: Annotated[float, Meta(ge=0, le=1)] | None = None  # of the inputs with the role style
+    provider_options: dict[str, JSON] = {}
+
+
+class VideoRequest(Config, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """What a caller asks for."""
+
+    prompt: Private[Annotated[str, Meta(max_length=20_000)]] = ""
+    model: Annotated[str, Meta(max_length=300)] | None = None  # local, replicate/prunaai/p-video, prunaai/p-video
+    operation: Operation | None = None  # inferred from the inputs when absent
+    inputs: Annotated[tuple[MediaInput, ...], Meta(max_length=20)] = ()
+    customer_id: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None  # a label inside the caller's tenant
+
+
+class VideoSpec(Config, frozen=True, omit_defaults=True, kw_only=True):
+    """What a job stores: the request with its operation decided, its media ours and its seed drawn."""
+
+    prompt: Private[str] = ""
+    operation: Operation
+    inputs: tuple[Input, ...] = ()
+    customer_id: int = 0
+
+
+class Target(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Where an attempt goes: belongs to the attempt, so that a fallback changes it and nothing else does."""
+
+    provider: str
+    model: str  # the provider's own id
+    credential: str = ""  # alias: the environment variable's name; the value is never stored
+    fingerprint: str = ""  # first 8 hex digits of the value's sha256
+    price: Money | None = None  # the worst case of one send, None when no dated price is known
+
+
+class Probe(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What a video file says of itself; None where it (or nobody here) can say."""
+
+    width: int | None = None
+    height: int | None = None
+    fps: float | None = None
+    duration_seconds: float | None = None
+    has_audio: bool | None = None
+
+
+class Take(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One video that we keep."""
+
+    index: int
+    asset: AssetRef
+    probe: Probe = Probe()
+
+
+Status: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+ENDED: Final = frozenset[str]({"succeeded", "failed", "cancelled"})
+
+
+class TakeView(Struct, frozen=True, kw_only=True):
+    """One take as callers see it. `url` is a path below the server's address, `path` a file on its machine."""
+
+    index: int
+    url: str
+    path: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+    width: int | None
+    height: int | None
+    fps: float | None
+    duration_seconds: float | None
+    has_audio: bool | None
+
+
+class FaultView(Struct, frozen=True, kw_only=True):
+    """Why a job ended, or waits for a person."""
+
+    code: str
+    detail: str
+    field: str = ""
+
+
+class JobView(Struct, frozen=True, kw_only=True):
+    """A job as every door shows it. Times are seconds since 1970, UTC."""
+
+    id: str
+    status: Status
+    phase: str  # the finer word: queued, submitting, in_doubt, running, storing, parked, succeeded, failed, cancelled
+    version: int  # of the stream: how many events made this state
+    operation: str
+    provider: str
+    model: str
+    prompt: str
+    request: VideoSpec
+    created_at: float
+    updated_at: float
+    attempt: int
+    progress: int | None  # percent, where the provider says
+    eta_seconds: float | None  # a straight-line guess from the progress so far
+    cancel_requested: bool
+    attention: str  # not empty: a person should look, and why
+    billed: Billed
+    cost: Money | None
+    error: FaultView | None
+    takes: list[TakeView]
+    age_seconds: float  # since we last heard of it from the provider, or since its last event
+
+    @property
+    def ended(self) -> bool:
+        """True when nothing more will happen by itself or by command."""
+        return self.status in ENDED
+
+    @property
+    def videos(self) -> list[TakeView]:
+        """The takes, by the name callers of video services expect."""
+        return self.takes
+
+
+class EventView(Struct, frozen=True, kw_only=True):
+    """One event of the log as callers see it. `data` is the stored payload, spliced in as it is."""
+
+    position: int
+    job_id: str
+    version: int
+    type: str
+    at: float
+    data: msgspec.Raw
+
+
+_S = TypeVar("_S", bound=Struct)
+_WHERE = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<where>.*?)`)?$", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*?)`")
+_MISSING = re.compile(r"Object missing required field `(?P<name>.*?)`")
+
+
+def fault_of(error: Exception, kind: type[Struct]) -> Fault:
+    """Msgspec's complaint as a sentence that names the field and the way out."""
+    match = _WHERE.match(str(error))
+    what, where = (match["what"], match["where"] or "") if match else (str(error), "")
+    if unknown := _UNKNOWN.search(what):
+        field = f"{where}.{unknown['name']}".lstrip(".")
+        known = f" The fields here are: {', '.join(sorted(kind.__struct_encode_fields__))}." if not where else ""
+        return Fault("invalid_input", f"There is no field {field!r}.{known}", field=field)
+    if missing := _MISSING.search(what):
+        field = f"{where}.{missing['name']}".lstrip(".")
+        return Fault("invalid_input", f"The field {field!r} is missing.", field=field)
+    if isinstance(error, msgspec.ValidationError):
+        subject = f"The field {where!r} has a wrong value" if where else "The request has a wrong shape"
+        return Fault("invalid_input", f"{subject}: {what[:1].lower() + what[1:]}.".replace("..", "."), field=where)
+    return Fault("invalid_input", f"The body is not valid JSON: {what}.")
+
+
+def decode(body: bytes, kind: type[_S]) -> _S:
+    """Decode what came from outside, or raise BadRequest naming the field."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest([fault_of(error, kind)]) from error
+
+
+def checked(request: VideoRequest) -> VideoRequest:
+    """The same request once its types and ranges were looked at, or BadRequest naming the field."""
+    try:
+        request = msgspec.convert(msgspec.to_builtins(request), VideoRequest)
+    except (msgspec.ValidationError, TypeError) as error:
+        raise BadRequest([fault_of(error, VideoRequest)]) from error
+    for number, given in enumerate(request.inputs):
+        if (given.url is None) == (given.upload is None):
+            raise bad(f"inputs[{number}]", f"inputs[{number}] needs exactly one of 'url' and 'upload'.")
+    if not request.prompt.strip() and not request.inputs:
+        raise bad("prompt", "The prompt is empty: say what the video should show.")
+    return request
+
+
+def operation_of(request: VideoRequest) -> Operation:
+    """What the inputs imply, or the operation asked for once it agrees with them."""
+    implied: Operation = ImageToVideo() if request.inputs else TextToVideo()
+    if request.operation is not None and request.operation != implied:
+        asked, found = OPERATIONS[type(request.operation)], OPERATIONS[type(implied)]
+        raise bad("operation", f"The operation is {asked!r}, but the inputs make it {found!r}: leave it out.")
+    return implied
