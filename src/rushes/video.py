@@ -7,7 +7,7 @@ passes what it got through `checked`, and nothing behind the doors checks again.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypedDict, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -75,6 +75,28 @@ class VideoRequest(Config, frozen=True, forbid_unknown_fields=True, omit_default
     operation: Operation | None = None  # inferred from the inputs when absent
     inputs: Annotated[tuple[MediaInput, ...], Meta(max_length=20)] = ()
     customer_id: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None  # a label inside the caller's tenant
+
+
+class Fields(TypedDict, total=False):
+    """The fields of a VideoRequest beside its prompt, as keyword arguments."""
+
+    model: str | None
+    operation: Operation | None
+    inputs: tuple[MediaInput, ...]
+    customer_id: int | None
+    negative_prompt: str | None
+    seed: int | None
+    scheduler: str | None
+    guidance_scale: float | None
+    aspect_ratio: str | None
+    duration_seconds: float | None
+    resolution: str | None
+    fps: float | None
+    generate_audio: bool | None
+    enhance_prompt: bool | None
+    character_strength: float | None
+    style_strength: float | None
+    provider_options: dict[str, JSON]
 
 
 class VideoSpec(Config, frozen=True, omit_defaults=True, kw_only=True):
@@ -176,6 +198,22 @@ class JobView(Struct, frozen=True, kw_only=True):
     def videos(self) -> list[TakeView]:
         """The takes, by the name callers of video services expect."""
         return self.takes
+
+
+class Page(Struct, frozen=True, kw_only=True):
+    """Some jobs, newest first. `has_more`: ask again with `before` the last id."""
+
+    jobs: list[JobView]
+    has_more: bool
+
+
+class UploadView(Struct, frozen=True, kw_only=True):
+    """A file that was handed in; requests name it by `id`."""
+
+    id: str
+    media_type: str
+    size_bytes: int
+    sha256: str
 
 
 class EventView(Struct, frozen=True, kw_only=True):

@@ -56,7 +56,7 @@ class SubmissionStarted(Event, frozen=True, kw_only=True):
 
     attempt: int
     send: int
-    incarnation: int
+    incarnation: str  # of the system that asks: 63 random bits as hex digits
     target: Target
     key: str
     key_until: float
@@ -93,6 +93,7 @@ class AttemptOpened(Event, frozen=True, kw_only=True):
     attempt: int
     target: Target
     needs: tuple[Need, ...] = ()
+    not_before: float = 0.0
     start_by: float
 
 
@@ -264,7 +265,7 @@ class GrantPermit(Command, frozen=True, kw_only=True):
     """The lane lets this send go; with what the intent must pin."""
 
     attempt: int
-    incarnation: int
+    incarnation: str  # of the system that asks: 63 random bits as hex digits
     key: str
     body_sha256: str
     max_cost: Money | None
@@ -297,10 +298,11 @@ class RecordDoubt(Command, frozen=True, kw_only=True):
 
 
 class RecordAbsent(Command, frozen=True, kw_only=True):
-    """Looked up by our id, and not there."""
+    """Looked up by our id at `looked_at`, and not there: the time of the evidence, not of its telling."""
 
     attempt: int
     send: int
+    looked_at: float
 
 
 class RecordProgress(Command, frozen=True, kw_only=True):
@@ -372,18 +374,17 @@ class Facts(Struct, frozen=True, kw_only=True):
 
     requested: JobRequested
     at: float  # of its first event
-    heard_at: float  # of its last event
-    prompt: str  # as written, when a language model wrote it
+    prompt: str  # what providers are sent
 
     @property
     def spec(self) -> VideoSpec:
+        """What the caller wanted."""
         return self.requested.spec
 
 
-class Cancelling(Struct, frozen=True):
+class Cancelling(Struct, frozen=True, kw_only=True):
     """A cancel that was asked for."""
 
-    at: float
     by: str
     discard: bool
     answer: CancelAnswer | None = None
@@ -403,98 +404,103 @@ class Queued(Phase, frozen=True, kw_only=True):
     needs: tuple[Need, ...]
     not_before: float
     start_by: float
+    prompt_written: bool = False
     prepared: Prepared | None = None
     reserved: Money | None = None
-    prompt_written: bool = False
-    doubts: int = 0  # attempts left behind in doubt
+    doubts: int = 0  # earlier attempts that were left in doubt, and may have been paid
+    ever_sent: bool = False
 
 
-class Submitting(Phase, frozen=True, kw_only=True):
+class Sent(Phase, frozen=True, kw_only=True):
+    """There is an intent. `queued` is where a refusal goes back to."""
+
+    queued: Queued
+    started: SubmissionStarted
+    cancel: Cancelling | None = None
+
+    @property
+    def facts(self) -> Facts:
+        """What stays true."""
+        return self.queued.facts
+
+    @property
+    def attempt(self) -> int:
+        """The attempt that the intent belongs to."""
+        return self.started.attempt
+
+    @property
+    def target(self) -> Target:
+        """Where it went."""
+        return self.started.target
+
+
+class Submitting(Sent, frozen=True, kw_only=True):
     """An intent is on disk; what became of it is not."""
 
-    facts: Facts
-    queued: Queued  # where a refusal goes back to
-    started: SubmissionStarted
-    cancel: Cancelling | None = None
 
-
-class InDoubt(Phase, frozen=True, kw_only=True):
+class InDoubt(Sent, frozen=True, kw_only=True):
     """A send whose outcome is not known."""
 
-    facts: Facts
-    queued: Queued
-    started: SubmissionStarted
     since: float
-    cancel: Cancelling | None = None
 
 
-class Running(Phase, frozen=True, kw_only=True):
+class Running(Sent, frozen=True, kw_only=True):
     """The provider has it."""
 
-    facts: Facts
-    queued: Queued
-    started: SubmissionStarted
     handle: Handle
     accepted_at: float
     deadline: float
     percent: int | None = None
-    cancel: Cancelling | None = None
 
 
-class Storing(Phase, frozen=True, kw_only=True):
+class Storing(Sent, frozen=True, kw_only=True):
     """Made and paid; the files are not all ours yet."""
 
-    facts: Facts
-    queued: Queued
-    started: SubmissionStarted
     handle: Handle
     finished: GenerationFinished
     outputs: tuple[Output, ...]
-    finished_at: float
     refreshes: int = 0
     stored: tuple[Take, ...] = ()
     lost: tuple[int, ...] = ()
-    cancel: Cancelling | None = None
 
 
-class Parked(Phase, frozen=True, kw_only=True):
+class Parked(Sent, frozen=True, kw_only=True):
     """Waits for a person, a callback or an audit."""
 
-    facts: Facts
-    queued: Queued
-    started: SubmissionStarted
     reason: ParkReason
     billed: Billed
     handle: Handle | None = None
-    percent: int | None = None
-    cancel: Cancelling | None = None
 
 
-class Succeeded(Phase, frozen=True, kw_only=True):
+class Ended(Phase, frozen=True, kw_only=True):
+    """Nothing will ever happen again."""
+
     facts: Facts
     attempt: int
     target: Target
+    billed: Billed
+    ever_sent: bool  # False: its idempotency key may be used for a new job
+
+
+class Succeeded(Ended, frozen=True, kw_only=True):
+    """There are takes."""
+
     takes: tuple[Take, ...]
     cost: Money | None
     metadata: dict[str, str]
     missing: int
 
 
-class Failed(Phase, frozen=True, kw_only=True):
-    facts: Facts
-    attempt: int
-    target: Target
+class Failed(Ended, frozen=True, kw_only=True):
+    """There is no take, and `fault` says why."""
+
     fault: Fault
-    billed: Billed
-    sent: bool  # whether anything was ever sent
 
 
-class Cancelled(Phase, frozen=True, kw_only=True):
-    facts: Facts
-    attempt: int
-    target: Target
-    billed: Billed
-    sent: bool
+class Cancelled(Ended, frozen=True, kw_only=True):
+    """Stopped because somebody asked."""
+
+    by: str
 
 
 Job: TypeAlias = New | Queued | Submitting | InDoubt | Running | Storing | Parked | Succeeded | Failed | Cancelled
@@ -551,6 +557,7 @@ class Look(Effect, frozen=True, kw_only=True):
     attempt: int
     send: int
     since: float
+    until: float
 
 
 class AwaitCallback(Effect, frozen=True, kw_only=True):

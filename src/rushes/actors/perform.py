@@ -1,0 +1,253 @@
+"""Effects carried out: each runs a flow over the transport and comes back as exactly one report.
+
+Nothing here raises, and nothing here decides: what an answer means for the job is the decider's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+import msgspec
+import structlog
+from msgspec.structs import replace
+
+from rushes.actors import messages as m
+from rushes.actors.messages import Command, Owed, Queued, Running, Sent, Storing
+from rushes.adapters.base import (
+    Adapter,
+    Broken,
+    Done,
+    Failed,
+    Outcome,
+    Request,
+    Stopped,
+    Transport,
+    Unfinished,
+    Vanished,
+    body_digest,
+    drive,
+)
+from rushes.adapters.capabilities import estimate, route
+from rushes.assets import Assets, StorageTrouble, take_key
+from rushes.faults import Fault, RushesError
+from rushes.media import MediaTrouble
+from rushes.units import AssetRef, Clock, spread, submission_key
+from rushes.video import Probe, Take, VideoSpec
+
+MAX_REFRESHES = 3  # of expired links, before a take counts as lost
+MAX_BAD_FILES = 5  # answers that are no video, before a take counts as lost
+FIRST_RETRY_S = 1.0
+LAST_RETRY_S = 300.0
+_log = structlog.get_logger("rushes")
+ProbeFile = Callable[[Path], Awaitable[Probe]]
+
+
+def backoff_s(job_id: str, tries: int, *salt: int) -> float:
+    """Seconds before try `tries` + 1: doubling, bounded, with jitter that a replay repeats."""
+    return min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(tries, 20)) * (0.5 + spread(job_id, tries, *salt))
+
+
+class Performer:
+    """Knows the adapters, the transport and the asset store, and turns effects into reports."""
+
+    def __init__(
+        self, adapters: Mapping[str, Adapter], transport: Transport, assets: Assets, clock: Clock, probe: ProbeFile
+    ) -> None:
+        self._adapters, self._transport, self._assets, self._clock = adapters, transport, assets, clock
+        self._probe = probe
+
+    async def perform(self, owed: Owed, job: m.Job, job_id: str, troubles: int) -> Command:
+        """Carry out one effect. `troubles` counts the times in a row that this came to nothing."""
+        try:
+            return await self._perform(owed, job, job_id, troubles)
+        except Exception as error:  # noqa: BLE001 - a bug in an adapter must not stop the system, nor lose a paid call
+            _log.error(
+                "effect.failed", job=job_id, effect=type(owed).__name__, error=type(error).__name__, exc_info=True
+            )
+            fault = Fault("internal_error", f"{type(error).__name__} while performing {type(owed).__name__}.")
+            if isinstance(owed, m.Send):
+                return m.RecordDoubt(attempt=owed.attempt, send=owed.send, fault=fault)
+            return m.RecordTrouble(fault=fault)
+
+    async def _perform(self, owed: Owed, job: m.Job, job_id: str, troubles: int) -> Command:
+        match owed, job:
+            case m.Prepare(), Queued():
+                return await self._prepare(job)
+            case m.AskPermit(), Queued():
+                return self._permit(job, job_id, owed)
+            case m.Send(), Sent():
+                return await self._send(job, job_id)
+            case m.SendAgain(), Sent():
+                return await self._send_again(job, owed)
+            case m.DeclareDoubt(), Sent():
+                lost = Fault("no_answer", "The process ended before the provider's answer was on disk.", retryable=True)
+                return m.RecordDoubt(attempt=owed.attempt, send=owed.send, fault=lost)
+            case m.Look(), Sent():
+                return await self._look(job, owed)
+            case m.Ask(), Running():
+                return await self._ask(job)
+            case m.CancelRemote(), Running():
+                return await self._cancel(job, poll_first=owed.poll_first)
+            case m.Store(), Storing():
+                return await self._store(job, job_id, owed, troubles)
+            case ((m.WritePrompt() | m.Reserve()), Queued()):
+                denied = Fault("unsupported_feature", "This release neither writes prompts nor reserves budgets.")
+                return m.RecordDenied(attempt=job.attempt, fault=denied)
+            case _:
+                return m.Wake()
+
+    async def _prepare(self, job: Queued) -> Command:
+        adapter = self._adapters[job.target.provider]
+        try:
+            prepared = await drive(adapter.prepare(_spec(job), job.target), self._transport, adapter, job.target)
+        except Failed as failed:
+            if failed.certain and not failed.fault.retryable:
+                return m.RecordDenied(attempt=job.attempt, fault=failed.fault)
+            return m.RecordTrouble(fault=failed.fault)
+        return m.RecordPrepared(attempt=job.attempt, prepared=prepared)
+
+    def _permit(self, job: Queued, job_id: str, owed: m.AskPermit) -> Command:
+        """What the intent will pin, worked out before anything is sent."""
+        adapter, spec = self._adapters[job.target.provider], _spec(job)
+        _, model = route(f"{job.target.provider}/{job.target.model}", self._adapters)
+        key = submission_key(job_id, job.attempt)
+        flow = adapter.submit(spec, job.target, job.prepared or {}, key)
+        try:
+            request = next(flow)
+        except Failed as failed:
+            return m.RecordDenied(attempt=job.attempt, fault=failed.fault)
+        finally:
+            flow.close()
+        assert isinstance(request, Request)
+        return m.GrantPermit(
+            attempt=owed.attempt,
+            incarnation="",  # the system puts its own
+            key=key,
+            body_sha256=body_digest(request),
+            max_cost=estimate(spec, model),
+            terms=adapter.terms(spec, job.target),
+        )
+
+    async def _submit(self, job: Sent) -> m.RecordAccepted:
+        adapter, queued = self._adapters[job.target.provider], job.queued
+        flow = adapter.submit(_spec(queued), job.target, queued.prepared or {}, job.started.key)
+        handle = await drive(flow, self._transport, adapter, job.target)
+        return m.RecordAccepted(attempt=job.attempt, send=job.started.send, handle=handle)
+
+    async def _send(self, job: Sent, job_id: str) -> Command:
+        attempt, send = job.attempt, job.started.send
+        try:
+            return await self._submit(job)
+        except Failed as failed:
+            fault = failed.fault
+            if not failed.certain:
+                return m.RecordDoubt(attempt=attempt, send=send, fault=fault)
+            if not fault.retryable:
+                return m.RecordRefused(attempt=attempt, send=send, fault=fault)
+            wait_s = max(fault.retry_after_s or 0.0, backoff_s(job_id, send - 1, attempt))
+            return m.RecordRefused(attempt=attempt, send=send, fault=fault, retry_at=self._clock.now() + wait_s)
+
+    async def _send_again(self, job: Sent, owed: m.SendAgain) -> Command:
+        if self._clock.now() >= owed.until:
+            return m.Wake()
+        try:
+            return await self._submit(job)
+        except Failed as failed:  # says nothing about the first send
+            return m.RecordTrouble(fault=failed.fault)
+
+    async def _look(self, job: Sent, owed: m.Look) -> Command:
+        adapter, looked_at = self._adapters[job.target.provider], self._clock.now()
+        try:
+            flow = adapter.find(job.target, job.started.key, owed.since)
+            handle = await drive(flow, self._transport, adapter, job.target)
+        except Failed as failed:
+            return m.RecordTrouble(fault=failed.fault)
+        if handle is None:
+            return m.RecordAbsent(attempt=owed.attempt, send=owed.send, looked_at=looked_at)
+        return m.RecordAccepted(attempt=owed.attempt, send=owed.send, handle=handle)
+
+    async def _status(self, job: Running | Storing) -> Outcome:
+        adapter = self._adapters[job.target.provider]
+        return await drive(adapter.status(job.handle, job.target), self._transport, adapter, job.target)
+
+    async def _ask(self, job: Running) -> Command:
+        try:
+            return _outcome(job, await self._status(job))
+        except Failed as failed:
+            return m.RecordTrouble(fault=failed.fault)
+
+    async def _cancel(self, job: Running, *, poll_first: bool) -> Command:
+        adapter = self._adapters[job.target.provider]
+        try:
+            if poll_first and not isinstance(outcome := await self._status(job), Unfinished):
+                return _outcome(job, outcome)
+            flow = adapter.cancel(job.handle, job.target)
+            answer = await drive(flow, self._transport, adapter, job.target)
+        except Failed as failed:
+            truth = await self._ask(job)  # it may have ended, and then there is nothing left to cancel
+            still = isinstance(truth, m.RecordProgress | m.RecordTrouble)
+            return m.RecordTrouble(fault=failed.fault) if still else truth
+        return m.RecordCancel(attempt=job.attempt, answer=answer)
+
+    async def _store(self, job: Storing, job_id: str, owed: m.Store, troubles: int) -> Command:
+        adapter, output = self._adapters[job.target.provider], job.outputs[owed.index]
+        key = take_key(job.facts.spec.customer_id, job.facts.at, job_id, owed.index)
+        try:
+            flow = adapter.download(output, job.handle, job.target)
+            asset = await drive(flow, self._transport, adapter, job.target, self._assets.sink(key))
+            probe = await self._probed(asset)
+        except Failed as failed:
+            if failed.fault.code == "asset_expired":
+                return await self._refresh(job, owed, failed.fault)
+            return m.RecordTrouble(fault=failed.fault)
+        except MediaTrouble as trouble:
+            fault = Fault("bad_answer", f"What the provider delivered is no video: {trouble.detail}", retryable=True)
+            if troubles >= MAX_BAD_FILES:
+                return m.RecordLost(attempt=job.attempt, index=owed.index, fault=fault)
+            return m.RecordTrouble(fault=fault)
+        except (StorageTrouble, OSError) as error:  # ours, so never the job's fault
+            detail = error.detail if isinstance(error, RushesError) else f"{type(error).__name__}: {error.strerror}"
+            return m.RecordTrouble(fault=Fault("storage_failed", detail, retryable=True))
+        return m.RecordStored(attempt=job.attempt, take=Take(index=owed.index, asset=asset, probe=probe))
+
+    async def _probed(self, asset: AssetRef) -> Probe:
+        return await self._probe(self._assets.path(asset.key))
+
+    async def _refresh(self, job: Storing, owed: m.Store, fault: Fault) -> Command:
+        """The address stopped working: ask for a new one, a few times."""
+        lost = m.RecordLost(attempt=job.attempt, index=owed.index, fault=fault)
+        if owed.refreshes >= MAX_REFRESHES:
+            return lost
+        try:
+            outcome = await self._status(job)
+        except Failed as failed:
+            return m.RecordTrouble(fault=failed.fault)
+        match outcome:
+            case Done(outputs=outputs) if len(outputs) == len(job.outputs):
+                return m.RecordLinks(attempt=job.attempt, outputs=outputs)
+            case Unfinished():
+                return m.RecordTrouble(fault=fault)
+            case _:
+                return lost
+
+
+def _spec(job: Queued) -> VideoSpec:
+    """What the provider is asked: the request, with the prompt that was written for it."""
+    spec = job.facts.spec
+    return replace(spec, prompt=job.facts.prompt) if job.prompt_written else spec
+
+
+def _outcome(job: Running, outcome: Outcome) -> Command:
+    attempt = job.attempt
+    match outcome:
+        case Unfinished(percent=percent):
+            return m.RecordProgress(attempt=attempt, percent=percent)
+        case Done():
+            return m.RecordFinished(attempt=attempt, **msgspec.structs.asdict(outcome))
+        case Broken(fault=fault, billed=billed):
+            return m.RecordBroken(attempt=attempt, fault=fault, billed=billed)
+        case Stopped(billed=billed):
+            return m.RecordStopped(attempt=attempt, billed=billed)
+        case Vanished():
+            return m.RecordVanished(attempt=attempt)

@@ -1,0 +1,156 @@
+"""Settings and wiring: the only file that reads the environment and picks the real parts."""
+
+from __future__ import annotations
+
+import os
+import time
+import tomllib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import platformdirs
+from msgspec import Struct
+
+from rushes import media
+from rushes.actors.perform import Performer
+from rushes.actors.system import System
+from rushes.adapters.base import Adapter
+from rushes.adapters.http import Http
+from rushes.assets import Assets
+from rushes.emulators.local import Lab
+from rushes.eventstore.sqlite import SqliteStore
+from rushes.eventstore.upkeep import FolderLock
+from rushes.faults import MEDIA_EXTRA, ExtraMissing, bad
+from rushes.studio import Doors, Studio
+from rushes.video import Probe, fault_of
+
+PREFIX: Final = "RUSHES_"
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Every setting. Arguments win over RUSHES_… in the environment, that over rushes.toml, that over these."""
+
+    data: str = ""  # the data folder; empty: the user's own data folder
+    listen: str = "127.0.0.1:8484"
+    default_model: str = "local"
+    stop_grace_s: float = 8.0
+    log_level: str = "warning"  # debug, info, warning, error
+    allowed_origins: list[str] = []  # pages of other hosts that may open our WebSocket
+
+    @property
+    def folder(self) -> Path:
+        """The data folder as a path."""
+        return Path(self.data).expanduser() if self.data else Path(platformdirs.user_data_dir("rushes"))
+
+
+class SystemClock:
+    """The machine's own."""
+
+    def now(self) -> float:
+        """Seconds since 1970, UTC, to the millisecond."""
+        return round(time.time(), 3)
+
+
+def load_settings(arguments: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from all their places. Raises BadRequest naming the one that is wrong."""
+    environ = os.environ if environ is None else environ
+    merged: dict[str, Any] = {}
+    if (file := Path(environ.get(f"{PREFIX}CONFIG", "rushes.toml"))).is_file():
+        merged |= tomllib.loads(file.read_text("utf-8"))
+    known = Settings.__struct_fields__
+    merged |= {name: environ[key] for name in known if (key := PREFIX + name.upper()) in environ}
+    merged |= {name: value for name, value in (arguments or {}).items() if value is not None}
+    if isinstance(origins := merged.get("allowed_origins"), str):
+        merged["allowed_origins"] = origins.split()
+    try:
+        return msgspec.convert(merged, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        fault = fault_of(error, Settings)
+        raise bad(fault.field, f"A setting is wrong. {fault.detail}") from error
+
+
+def installed_adapters() -> dict[str, Adapter]:
+    """Every adapter that is registered under the entry point group `rushes.adapters`, ours and other packages'."""
+    made = (point.load()() for point in entry_points(group="rushes.adapters"))
+    return {adapter.name: adapter for adapter in sorted(made, key=lambda adapter: str(adapter.name))}
+
+
+def credentials_of(adapters: Mapping[str, Adapter], environ: Mapping[str, str]) -> dict[str, str]:
+    """The keys that are there, by the name of their variable."""
+    auths = [adapter.capabilities.auth for adapter in adapters.values()]
+    names = [name for auth in auths if auth is not None for name in auth.env]
+    return {name: environ[name] for name in names if environ.get(name)}
+
+
+def base_urls_of(adapters: Mapping[str, Adapter], environ: Mapping[str, str]) -> dict[str, str]:
+    """The addresses that were set explicitly: what points an adapter at an emulator or a gateway."""
+    variables = {name: adapter.capabilities.base_url_env for name, adapter in adapters.items()}
+    return {name: environ[variable] for name, variable in variables.items() if variable and environ.get(variable)}
+
+
+@asynccontextmanager
+async def open_studio(
+    folder: str | Path | None = None,
+    *,
+    settings: Settings | None = None,
+    adapters: Mapping[str, Adapter] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> AsyncIterator[Studio]:
+    """Own a data folder: take up its unfinished jobs, run until the block ends, then stop cleanly.
+
+    Raises:
+        FolderInUse: another process owns it; its address is in the message.
+        FolderTrouble: it cannot be made or written.
+    """
+    environ = os.environ if environ is None else environ
+    settings = settings or load_settings(environ=environ)
+    root = Path(folder).expanduser() if folder is not None else settings.folder
+    adapters = installed_adapters() if adapters is None else adapters
+    async with AsyncExitStack() as stack:
+        lock = FolderLock.acquire(root)
+        stack.callback(lock.release)
+        clock, assets = SystemClock(), Assets(root / "takes")
+        credentials = credentials_of(adapters, environ)
+        lab = Lab(root / "lab", resolve=lambda asset: assets.path(asset.key))
+        stack.callback(lab.close)
+        http = await stack.enter_async_context(
+            Http(
+                base_urls=base_urls_of(adapters, environ),
+                credentials=credentials,
+                read=lambda asset: assets.path(asset.key).read_bytes(),
+                inner={"local": lab},
+                clock=clock,
+            )
+        )
+        store = await SqliteStore.open(root / "rushes.db")
+        stack.push_async_callback(store.close)
+        performer = Performer(adapters, http, assets, clock, _probe)
+        system = System(store=store, adapters=adapters, performer=performer, clock=clock)
+        stack.push_async_callback(system.stop, settings.stop_grace_s)
+        doors = Doors(
+            fetch=http.fetch,
+            look_at_image=_look_at_image,
+            credentials=credentials,
+            default_model=settings.default_model,
+            unavailable=_unavailable,
+            announce=lock.announce,
+        )
+        studio = Studio(system=system, adapters=adapters, assets=assets, clock=clock, doors=doors)
+        await system.start()
+        yield studio
+
+
+def _unavailable(provider: str) -> Exception | None:
+    return ExtraMissing(MEDIA_EXTRA) if provider == "local" and not media.available() else None
+
+
+async def _probe(path: Path) -> Probe:
+    return await media.probe(path) if media.available() else Probe()
+
+
+async def _look_at_image(path: Path) -> tuple[int, int]:
+    return await media.check_image(path) if media.available() else (0, 0)
