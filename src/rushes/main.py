@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 import time
 import tomllib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 import platformdirs
+import structlog
 from msgspec import Struct
 
 from rushes import media
@@ -22,6 +25,7 @@ from rushes.adapters.base import Adapter
 from rushes.adapters.http import Http
 from rushes.assets import Assets
 from rushes.emulators.local import Lab
+from rushes.eventstore.memory import MemoryStore
 from rushes.eventstore.sqlite import SqliteStore
 from rushes.eventstore.upkeep import FolderLock
 from rushes.faults import MEDIA_EXTRA, ExtraMissing, bad
@@ -73,6 +77,33 @@ def load_settings(arguments: Mapping[str, object] | None = None, environ: Mappin
         raise bad(fault.field, f"A setting is wrong. {fault.detail}") from error
 
 
+def set_up_logs(level: str) -> None:
+    """Log lines go to stderr, so that stdout holds results alone; only at debug do they carry tracebacks.
+
+    A program that has configured structlog itself keeps what it has.
+    """
+    known = logging.getLevelNamesMapping()
+    if level.upper() not in known:
+        raise bad("log_level", f"There is no log level {level!r}: choose debug, info, warning or error.")
+    if structlog.is_configured():
+        return
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info if level == "debug" else _without_traceback,
+            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(known[level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+    )
+
+
+def _without_traceback(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    event.pop("exc_info", None)
+    return event
+
+
 def installed_adapters() -> dict[str, Adapter]:
     """Every adapter that is registered under the entry point group `rushes.adapters`, ours and other packages'."""
     made = (point.load()() for point in entry_points(group="rushes.adapters"))
@@ -99,7 +130,7 @@ async def open_studio(
     settings: Settings | None = None,
     adapters: Mapping[str, Adapter] | None = None,
     environ: Mapping[str, str] | None = None,
-) -> AsyncIterator[Studio]:
+) -> AsyncGenerator[Studio]:
     """Own a data folder: take up its unfinished jobs, run until the block ends, then stop cleanly.
 
     Raises:
@@ -108,12 +139,14 @@ async def open_studio(
     """
     environ = os.environ if environ is None else environ
     settings = settings or load_settings(environ=environ)
+    set_up_logs(settings.log_level)
     root = Path(folder).expanduser() if folder is not None else settings.folder
     adapters = installed_adapters() if adapters is None else adapters
     async with AsyncExitStack() as stack:
         lock = FolderLock.acquire(root)
         stack.callback(lock.release)
         clock, assets = SystemClock(), Assets(root / "takes")
+        assets.sweep()
         credentials = credentials_of(adapters, environ)
         lab = Lab(root / "lab", resolve=lambda asset: assets.path(asset.key))
         stack.callback(lab.close)
@@ -142,6 +175,24 @@ async def open_studio(
         studio = Studio(system=system, adapters=adapters, assets=assets, clock=clock, doors=doors)
         await system.start()
         yield studio
+
+
+@asynccontextmanager
+async def open_readonly(settings: Settings) -> AsyncGenerator[Studio]:
+    """Look at a folder's jobs without owning it: nothing runs, nothing is written, no folder is made."""
+    set_up_logs(settings.log_level)
+    adapters, clock, assets = installed_adapters(), SystemClock(), Assets(settings.folder / "takes")
+    database = settings.folder / "rushes.db"
+    async with AsyncExitStack() as stack:
+        store = await SqliteStore.open_readonly(database) if database.is_file() else MemoryStore()
+        stack.push_async_callback(store.close)
+        nowhere = Http(base_urls={}, credentials={}, read=lambda _: b"", inner={}, clock=clock)
+        http = await stack.enter_async_context(nowhere)
+        system = System(
+            store=store, adapters=adapters, performer=Performer(adapters, http, assets, clock, _probe), clock=clock
+        )
+        doors = Doors(fetch=http.fetch, look_at_image=_look_at_image, credentials={}, unavailable=_unavailable)
+        yield Studio(system=system, adapters=adapters, assets=assets, clock=clock, doors=doors)
 
 
 def _unavailable(provider: str) -> Exception | None:

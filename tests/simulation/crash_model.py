@@ -1,7 +1,7 @@
 """One job against one provider in virtual time, with crashes: a model small enough to run a thousand times a second.
 
 The model has its own little shell (what the actor system does, without its speed) and a provider of each class of
-doubt. A seed decides latencies, lost requests, lost answers, refusals, repeated and late reports, failing disks, cancels
+doubt. A seed decides latencies, lost requests, lost answers, refusals, repeated and late reports, bad disks, cancels
 and crashes. What survives a crash is what would survive one: the log, the provider, and requests already on the wire.
 
 `broken` names a rule to break on purpose; the tests show that each break is caught.

@@ -29,7 +29,7 @@ from rushes.adapters.base import (
     drive,
 )
 from rushes.adapters.capabilities import estimate, route
-from rushes.assets import Assets, StorageTrouble, take_key
+from rushes.assets import Assets, StorageTrouble, WrongSize, take_key
 from rushes.faults import Fault, RushesError
 from rushes.media import MediaTrouble
 from rushes.units import AssetRef, Clock, spread, submission_key
@@ -201,6 +201,8 @@ class Performer:
             if failed.fault.code == "asset_expired":
                 return await self._refresh(job, owed, failed.fault)
             return m.RecordTrouble(fault=failed.fault)
+        except WrongSize as short:
+            return m.RecordTrouble(fault=Fault("bad_answer", short.detail, retryable=True))
         except MediaTrouble as trouble:
             fault = Fault("bad_answer", f"What the provider delivered is no video: {trouble.detail}", retryable=True)
             if troubles >= MAX_BAD_FILES:

@@ -335,7 +335,7 @@ class System:
         if not isinstance(owed, m.Send) or owed == actor.effect:
             return owed
         begun = (owed.attempt, owed.send) in self._begun.get(actor.name, ())
-        return pending(actor.job, None) if begun else owed  # begun here and ended: its report did not make it to the log
+        return pending(actor.job, None) if begun else owed  # begun here, and its report was lost
 
     def _due(self, actor: Actor, owed: Owed) -> float:
         """When to perform it, on the loop's clock: schedules come from the job's pinned terms."""

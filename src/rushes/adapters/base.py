@@ -68,7 +68,7 @@ class Part(Struct, frozen=True):
     """One part of a multipart body."""
 
     name: str
-    content: str | Inline
+    content: str | bytes | Inline
     filename: str = ""
     media_type: str = ""
 
@@ -347,24 +347,8 @@ def retry_after_s(reply: Response) -> float | None:
 
 def body_digest(request: Request) -> str:
     """sha256 of what a request says, with references in the place of files: what an intent pins."""
-    shape = [request.method, request.url, dict(request.query), _symbolic(request.body)]
+    shape = [request.method, request.url, dict(request.query), request.body]
     return hashlib.sha256(msgspec.json.encode(shape, order="deterministic")).hexdigest()
-
-
-def _symbolic(node: object) -> object:
-    match node:
-        case Inline(asset=asset, form=form):
-            return {"$inline": asset.sha256, "form": form}
-        case Part():
-            return [node.name, _symbolic(node.content), node.filename, node.media_type]
-        case Mapping():
-            return {str(key): _symbolic(value) for key, value in node.items()}
-        case str() | bytes():
-            return node
-        case Sequence():
-            return [_symbolic(item) for item in node]
-        case _:
-            return node
 
 
 def images(spec: VideoSpec, *roles: str) -> list[Input]:

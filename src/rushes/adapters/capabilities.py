@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import gcd
 from typing import Final, Literal, Protocol
@@ -27,6 +28,9 @@ _OPTION_TYPES: Final[dict[OptionType, tuple[type, ...]]] = {
     "number": (int, float),
     "boolean": (bool,),
 }
+
+
+_SIZE: Final = re.compile(r"(\d{2,5})[x×](\d{2,5})")
 
 
 class Auth(Struct, frozen=True, kw_only=True):
@@ -116,15 +120,11 @@ def ratio_of(text: str) -> str | None:
 
 
 def resolution_of(text: str) -> str | None:
-    """A word, 480p … 2160p or w×h as lines (the shorter side and a p); None when it is none of them."""
+    """A word or 480p … 2160p as lines (the shorter side and a p); None when it is neither."""
     text = text.lower()
     if text in RESOLUTION_WORDS:
         return RESOLUTION_WORDS[text]
-    if re.fullmatch(r"\d{3,4}p", text):
-        return text
-    if match := re.fullmatch(r"(\d{2,5})[x×](\d{2,5})", text):
-        return f"{min(int(match[1]), int(match[2]))}p"
-    return None
+    return text if re.fullmatch(r"\d{3,4}p", text) else None
 
 
 def pixels(resolution: str, ratio: str) -> tuple[int, int]:
@@ -141,11 +141,20 @@ def normalise(spec: VideoSpec, model: Model) -> VideoSpec:
         raise BadRequest(faults)
     given = {name: getattr(spec, name) for name in Config.__struct_fields__}
     filled = {name: getattr(model.defaults, name) if value is None else value for name, value in given.items()}
-    if filled["resolution"] and (exact := re.fullmatch(r"\d+[x×]\d+", filled["resolution"])):
-        filled["aspect_ratio"] = ratio_of(exact[0])
+    if spec.resolution and (exact := _exact(spec.resolution, model)):
+        filled["aspect_ratio"], filled["resolution"] = exact
     filled["aspect_ratio"] = filled["aspect_ratio"] and ratio_of(filled["aspect_ratio"])
     filled["resolution"] = filled["resolution"] and resolution_of(filled["resolution"])
     return msgspec.structs.replace(spec, **filled)
+
+
+def _exact(text: str, model: Model) -> tuple[str, str] | None:
+    """(ratio, lines) of the model's data that make exactly this w×h."""
+    if not (match := _SIZE.fullmatch(text.lower())):
+        return None
+    size = (int(match[1]), int(match[2]))
+    offered = ((ratio, lines) for ratio in model.aspect_ratios for lines in model.resolutions)
+    return next((pair for pair in offered if pixels(pair[1], pair[0]) == size), None)
 
 
 def _faults(spec: VideoSpec, model: Model) -> list[Fault]:
@@ -153,8 +162,7 @@ def _faults(spec: VideoSpec, model: Model) -> list[Fault]:
         *_in_data("duration_seconds", spec.duration_seconds, spec.duration_seconds, model.durations_s),
         *_in_data("fps", spec.fps, spec.fps, model.frame_rates),
         *_in_data("aspect_ratio", spec.aspect_ratio, ratio_of(spec.aspect_ratio or ""), model.aspect_ratios),
-        *_in_data("resolution", spec.resolution, resolution_of(spec.resolution or ""), model.resolutions),
-        *_exact_size(spec, model),
+        *_resolution(spec, model),
         *_inputs(spec, model),
         *_options(spec, model),
     ]
@@ -182,23 +190,25 @@ def _in_data(field: str, given: object, value: object, allowed: Sequence[object]
     return [Fault("invalid_input", f"{field} {given!r} is not offered: choose {_listed(allowed)}.", field=field)]
 
 
-def _exact_size(spec: VideoSpec, model: Model) -> list[Fault]:
-    if not spec.resolution or not re.fullmatch(r"\d+[x×]\d+", spec.resolution):
-        return []
-    ratio, lines = ratio_of(spec.resolution), resolution_of(spec.resolution)
-    if ratio not in model.aspect_ratios or lines not in model.resolutions:
-        detail = f"resolution {spec.resolution!r} is not offered: its ratio is {ratio} and it has {lines} lines."
-        return [Fault("invalid_input", detail, field="resolution")]
-    if spec.aspect_ratio and ratio_of(spec.aspect_ratio) != ratio:
-        detail = f"resolution {spec.resolution!r} and aspect_ratio {spec.aspect_ratio!r} contradict: give one of them."
+def _resolution(spec: VideoSpec, model: Model) -> list[Fault]:
+    """A word or lines must be in the data; an exact w×h must be what a ratio and lines of the data make."""
+    text = spec.resolution or ""
+    if not _SIZE.fullmatch(text.lower()):
+        return _in_data("resolution", spec.resolution, resolution_of(text), model.resolutions)
+    if (exact := _exact(text, model)) is None:
+        known = f"choose {_listed(model.resolutions)} with {_listed(model.aspect_ratios)}"
+        return [Fault("invalid_input", f"resolution {text!r} is not offered: {known}.", field="resolution")]
+    if spec.aspect_ratio and ratio_of(spec.aspect_ratio) != exact[0]:
+        detail = f"resolution {text!r} and aspect_ratio {spec.aspect_ratio!r} contradict: give one of them."
         return [Fault("invalid_input", detail, field="aspect_ratio")]
     return []
 
 
 def _inputs(spec: VideoSpec, model: Model) -> list[Fault]:
     faults: list[Fault] = []
-    for role in dict.fromkeys(given.role for given in spec.inputs):
-        count, most = sum(given.role == role for given in spec.inputs), model.roles.get(role, 0)
+    roles: dict[Role, int] = Counter(given.role for given in spec.inputs)
+    for role, count in roles.items():
+        most = model.roles.get(role, 0)
         if not most:
             known = f"it takes {_listed(tuple(model.roles))}" if model.roles else "it takes no images"
             faults.append(_unsupported("inputs", f"{model.id} takes no image in the role {role!r}: {known}."))

@@ -1,0 +1,253 @@
+"""The files that we keep: takes and inputs, below one folder.
+
+A file is there whole, on disk, under its name, or it is not there: bytes go to a part in the same file system, which
+is synced, renamed, and its new folder synced too. Nothing here decides what a name means; `path` alone decides that a
+name stays in the folder. File work runs in threads, so that the event loop never waits for a disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, Final, TypeVar
+from uuid import UUID, uuid5
+
+from rushes.faults import Code, NotFound, RushesError, bad
+from rushes.units import AssetRef
+
+T = TypeVar("T")
+
+KEY: Final = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+TAKES: Final = UUID("5b1c7f0e-6f3d-4f0a-9d51-8a3f0f7f2c11")  # the namespace of takes' names
+BLOCK_BYTES = 512 * 1024
+MAX_TAKE_BYTES = 4 * 2**30
+UNKNOWN_TYPE = "application/octet-stream"
+
+
+class StorageTrouble(RushesError):
+    """The file could not be kept here (disk full, no permission): make room, then it goes on."""
+
+    code: Code = "storage_failed"
+
+
+class WrongSize(RushesError):
+    """The file is not as long as was announced, or longer than is allowed."""
+
+    code: Code = "bad_answer"
+
+
+def take_key(customer_id: int, created_at: float, job_id: str, index: int) -> str:
+    """A take's name: from the job alone, so that keeping it again overwrites it with itself."""
+    stamp = datetime.fromtimestamp(created_at, UTC).strftime("%Y%m%dT%H%M%S")
+    return f"customers/{customer_id}/assets/video/{stamp}_{uuid5(TAKES, f'{job_id}/{index}')}.mp4"
+
+
+def sniff(head: bytes) -> str:
+    """The media type that a file's first twelve bytes show, whatever somebody says that it is."""
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "image/webp"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "image/gif"
+    return "video/mp4" if head[4:8] == b"ftyp" else UNKNOWN_TYPE
+
+
+class Assets:
+    """The store over one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path(self, ref: AssetRef | str) -> Path:
+        """Where a file is, or would be. Raises NotFound for a name that is none of ours."""
+        key = ref if isinstance(ref, str) else ref.key
+        if not KEY.fullmatch(key):
+            raise NotFound(f"There is no file {key!r}.")
+        return self._folder / key
+
+    def open(self, ref: AssetRef | str) -> BinaryIO:
+        """A kept file's bytes, never followed through a link. Raises NotFound."""
+        try:
+            return os.fdopen(os.open(self.path(ref), os.O_RDONLY | os.O_NOFOLLOW), "rb")
+        except OSError as error:
+            raise NotFound(f"The file cannot be read: {error.strerror}.") from error
+
+    def size(self, ref: AssetRef | str) -> int:
+        """How many bytes are kept. Raises NotFound."""
+        with self.open(ref) as file:
+            return os.fstat(file.fileno()).st_size
+
+    def sink(self, key: str, max_bytes: int = MAX_TAKE_BYTES) -> KeepAs:
+        """Where the bytes of a take go."""
+        self.path(key)
+        return KeepAs(self, key, max_bytes)
+
+    async def keep(
+        self,
+        chunks: AsyncIterator[bytes],
+        name: Callable[[str], str],
+        *,
+        media_type: str,
+        size_bytes: int | None,
+        max_bytes: int,
+    ) -> AssetRef:
+        """Keep a stream under the name that its sha256 gets. Raises WrongSize or StorageTrouble, and keeps nothing."""
+        part = _Part(self._folder)
+        try:
+            async for block in _blocks(chunks):
+                if part.size_bytes + len(block) > max_bytes:
+                    raise WrongSize(f"The file is larger than the {max_bytes} bytes that are allowed.")
+                await _work(part.write, block)
+            if size_bytes is not None and size_bytes != part.size_bytes:
+                raise WrongSize(f"{size_bytes} bytes were announced, and {part.size_bytes} came.")
+            sha256 = part.sha256.hexdigest()
+            await _work(part.become, self.path(name(sha256)))
+        finally:
+            await asyncio.to_thread(part.discard)
+        known = sniff(part.head)
+        return AssetRef(name(sha256), sha256, part.size_bytes, media_type if known == UNKNOWN_TYPE else known)
+
+    async def keep_input(self, chunks: AsyncIterator[bytes], max_bytes: int) -> AssetRef:
+        """Keep what a caller hands in under its own sha256. The same bytes again are the same file."""
+        try:
+            return await self.keep(chunks, _input_key, media_type=UNKNOWN_TYPE, size_bytes=None, max_bytes=max_bytes)
+        except WrongSize as error:
+            raise bad("inputs", error.detail) from error
+
+    def input_ref(self, sha256: str) -> AssetRef | None:
+        """The kept input of that name, None when there is none."""
+        if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+            return None
+        try:
+            with self.open(_input_key(sha256)) as file:
+                return AssetRef(_input_key(sha256), sha256, os.fstat(file.fileno()).st_size, sniff(file.read(12)))
+        except NotFound:
+            return None
+
+    def sweep(self) -> int:
+        """Remove the parts that a crash left behind, and say how many. For the folder's owner, before it begins."""
+        parts = list((self._folder / "parts").glob("*.part"))
+        for part in parts:
+            part.unlink(missing_ok=True)
+        return len(parts)
+
+
+class KeepAs:
+    """Keeps one stream under a name that is already decided."""
+
+    def __init__(self, assets: Assets, key: str, max_bytes: int) -> None:
+        self._assets, self._key, self._max_bytes = assets, key, max_bytes
+
+    async def __call__(self, chunks: AsyncIterator[bytes], *, media_type: str, size_bytes: int | None) -> AssetRef:
+        """Keep the whole stream durably, or raise and keep nothing. `size_bytes` is what was announced."""
+        return await self._assets.keep(
+            chunks, lambda _: self._key, media_type=media_type, size_bytes=size_bytes, max_bytes=self._max_bytes
+        )
+
+
+class _Part:
+    """A file on its way. Its methods block, so they run in threads.
+
+    The lock is for a caller that is cancelled: it discards while its last write may still be running.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path: Path | None = folder / "parts" / f"{secrets.token_hex(8)}.part"
+        self._lock = threading.Lock()
+        self.sha256, self.size_bytes, self.head = hashlib.sha256(), 0, b""
+        try:
+            _make_folder(self._path.parent)
+            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise _trouble(error) from error
+        self._file = os.fdopen(handle, "wb", buffering=0)
+
+    def write(self, block: bytes) -> None:
+        with self._lock:
+            rest = memoryview(block)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            self.sha256.update(block)
+            self.size_bytes += len(block)
+            self.head = self.head or block[:12]
+
+    def become(self, final: Path) -> None:
+        """Durable first, then visible, then durably visible."""
+        with self._lock:
+            assert self._path is not None
+            _sync(self._file.fileno())
+            _make_folder(final.parent)
+            self._path.replace(final)
+            self._path = None
+            _sync_folder(final.parent)
+
+    def discard(self) -> None:
+        """Let go of it, and of its bytes unless they became a file."""
+        with self._lock:
+            self._file.close()
+            if self._path is not None:
+                self._path.unlink(missing_ok=True)
+
+
+async def _work(function: Callable[[T], None], value: T) -> None:
+    """Run blocking file work in a thread; what the disk says is our trouble, never the sender's."""
+    try:
+        await asyncio.to_thread(function, value)
+    except OSError as error:
+        raise _trouble(error) from error
+
+
+def _trouble(error: OSError) -> StorageTrouble:
+    return StorageTrouble(f"The file could not be kept ({error.strerror}): make room, then it goes on.")
+
+
+async def _blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in pieces that are worth a hop to a thread."""
+    held = bytearray()
+    async for chunk in chunks:
+        held += chunk
+        if len(held) >= BLOCK_BYTES:
+            yield bytes(held)
+            held.clear()
+    if held:
+        yield bytes(held)
+
+
+def _input_key(sha256: str) -> str:
+    return f"inputs/{sha256[:2]}/{sha256}"
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each one's name on disk."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync(handle: int) -> None:
+    """To the platter: on macOS a plain fsync stops at the drive's cache."""
+    if sys.platform == "darwin":
+        fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(handle)

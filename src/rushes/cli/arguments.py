@@ -1,0 +1,154 @@
+"""What can be asked on the command line, and what its answers mean."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from enum import IntEnum
+from importlib.metadata import version
+from typing import Final, NoReturn, get_args
+
+import msgspec
+from msgspec import Struct
+
+from rushes.faults import bad
+from rushes.video import Status
+
+
+class Exit(IntEnum):
+    """How a verb ended. These numbers do not change."""
+
+    OK = 0
+    FAILED = 1
+    BAD_INPUT = 2
+    NOT_FOUND = 3
+    CONFLICT = 4
+    CANCELLED = 5
+    NEEDS_A_PERSON = 6
+    TROUBLE = 7
+    INTERNAL = 70
+    INTERRUPTED = 130
+
+
+EXIT_CODES: Final = """\
+exit codes:
+    0  done; the job succeeded
+    1  the job failed
+    2  bad input: an argument, a field, a file, a missing extra
+    3  there is no such job
+    4  conflict: the key stands for another request, or the job cannot do this any more
+    5  the job was cancelled
+    6  the job waits for a person to decide
+    7  trouble: the data folder is in use or unusable, the port is taken, the server does not answer
+   70  a bug in rushes
+  130  interrupted; the job goes on with `rushes watch JOB`
+"""
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """One command line. What was not given is None."""
+
+    verb: str
+    data: str | None = None
+    listen: str | None = None
+    json: bool = False
+    prompt: str = ""
+    model: str | None = None
+    duration: float | None = None
+    aspect_ratio: str | None = None
+    resolution: str | None = None
+    fps: float | None = None
+    seed: int | None = None
+    negative_prompt: str | None = None
+    audio: bool | None = None
+    image: str | None = None
+    idempotency_key: str = ""
+    no_wait: bool = False
+    output: str | None = None
+    job: str = ""
+    status: Status | None = None
+    limit: int = 20
+    discard: bool = False
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains in one sentence, and leaves it to `main` how to say it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line."""
+        raise bad("", f"{message[:1].upper()}{message[1:]}. See: {self.prog} --help")
+
+
+def parse(words: Sequence[str]) -> Asked:
+    """The command line as a struct. Raises BadRequest."""
+    return msgspec.convert(vars(parser().parse_args(words)), Asked)
+
+
+def parser() -> Parser:
+    """All verbs and their options."""
+    top = Parser(
+        prog="rushes",
+        description="Durable AI video generation: never pays twice, never loses a take.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"rushes {version('rushes')}")
+    _everywhere(top, default=None)
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    _generate(_verb(verbs, "generate", "make a video, and wait for it"))
+    _verb(verbs, "serve", "own the data folder and answer over HTTP and WebSocket")
+    _job(_verb(verbs, "watch", "follow a job to its end; runs it on if nobody does"))
+    _list(_verb(verbs, "list", "the newest jobs"))
+    _job(_verb(verbs, "show", "one job"))
+    _job(_verb(verbs, "events", "a job's history"))
+    cancel = _verb(verbs, "cancel", "stop a job")
+    _job(cancel)
+    cancel.add_argument("--discard", action="store_true", help="where nothing stops it, throw its take away")
+    _verb(verbs, "doctor", "what works here, and what does not")
+    return top
+
+
+def _verb(verbs: argparse._SubParsersAction[Parser], name: str, says: str) -> Parser:
+    made = verbs.add_parser(name, help=says, description=f"{says[:1].upper()}{says[1:]}.", allow_abbrev=False)
+    _everywhere(made, default=argparse.SUPPRESS)  # what stood before the verb is kept
+    return made
+
+
+def _everywhere(parser: Parser, default: str | None) -> None:
+    group = parser.add_argument_group("everywhere")
+    group.add_argument("--data", metavar="DIR", default=default, help="the data folder")
+    group.add_argument("--listen", metavar="HOST:PORT", default=default, help="where `serve` answers")
+    group.add_argument(
+        "--json", action="store_true", default=default or False, help="one JSON document on stdout (watch: one a line)"
+    )
+
+
+def _generate(verb: Parser) -> None:
+    verb.add_argument("prompt", metavar="PROMPT", nargs="?", default="", help="what the video should show")
+    for name, metavar, kind, says in (
+        ("--model", "NAME", str, "local, or provider/model"),
+        ("--duration", "SECONDS", float, "how long it should be"),
+        ("--aspect-ratio", "RATIO", str, "16:9, 9:16, square, …"),
+        ("--resolution", "SIZE", str, "720p, hd, 1280x720, …"),
+        ("--fps", "N", float, "frames per second"),
+        ("--seed", "N", int, "the same seed and prompt give the same clip, where the model can"),
+        ("--negative-prompt", "TEXT", str, "what it should not show"),
+        ("--image", "FILE|URL", str, "its first frame"),
+    ):
+        verb.add_argument(name, metavar=metavar, type=kind, help=says)
+    verb.add_argument("--audio", action="store_const", const=True, help="with sound")
+    verb.add_argument(
+        "--idempotency-key", metavar="KEY", default="", help="asking again with the same key gives the same job"
+    )
+    verb.add_argument("--no-wait", action="store_true", help="print the job's id and leave")
+    verb.add_argument("-o", "--output", metavar="FILE", help="copy the take there")
+
+
+def _list(verb: Parser) -> None:
+    verb.add_argument("--status", choices=get_args(Status), help="only these")
+    verb.add_argument("--limit", metavar="N", type=int, default=20, help="at most so many, 1 to 200")
+
+
+def _job(verb: Parser) -> None:
+    verb.add_argument("job", metavar="JOB", help="the id of a job")

@@ -1,0 +1,85 @@
+"""Looking into pictures and videos that strangers sent, and drawing the local model's clips: always in a child process.
+
+This half runs in the parent. It never imports av or Pillow: the extra may be missing, and foreign files are opened only
+where a crash, a loop or a takeover costs nothing. The child's half is `__main__`, what it draws is `scene`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from rushes.faults import MEDIA_EXTRA, Code, ExtraMissing, RushesError
+from rushes.video import Probe
+
+WALL_S = 20.0
+
+
+class MediaTrouble(RushesError):
+    """The file is not a picture or video that can be read."""
+
+    code: Code = "invalid_input"
+
+
+class Answer(Struct, omit_defaults=True):
+    """The one line that a looking child prints."""
+
+    probe: Probe = Probe()
+    size: tuple[int, int] = (0, 0)
+    trouble: str = ""
+
+
+def available() -> bool:
+    """Whether the media extra is installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("av", "PIL"))
+
+
+async def probe(path: Path, *, wall_s: float = WALL_S) -> Probe:
+    """What a video file says of itself. Raises MediaTrouble when it is no whole mp4 or webm."""
+    return (await _ask("probe", path, wall_s)).probe
+
+
+async def check_image(path: Path, *, wall_s: float = WALL_S) -> tuple[int, int]:
+    """Width and height of a picture that was decoded to its last pixel. Raises MediaTrouble when it cannot be."""
+    return (await _ask("image", path, wall_s)).size
+
+
+async def _ask(verb: str, path: Path, wall_s: float) -> Answer:
+    """Ask a child; whatever happens (too slow, cancelled), it is gone when this returns."""
+    if not available():
+        raise ExtraMissing(MEDIA_EXTRA)
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "rushes.media", verb, str(path)),
+        stdin=asyncio.subprocess.PIPE,  # held open: the child ends when it closes
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # and no keys
+        start_new_session=True,
+    )
+    assert child.stdout is not None
+    try:
+        async with asyncio.timeout(wall_s):
+            return _answer(await child.stdout.read())
+    except TimeoutError as error:
+        raise MediaTrouble(f"The file took longer than {wall_s:g} s to examine: it is refused.") from error
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        await child.communicate()
+
+
+def _answer(line: bytes) -> Answer:
+    try:
+        answer = msgspec.json.decode(line, type=Answer)
+    except msgspec.DecodeError as error:
+        raise MediaTrouble("The file broke the process that examined it: it is refused.") from error
+    if answer.trouble:
+        raise MediaTrouble(answer.trouble)
+    return answer
