@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import msgspec
 import pytest
+from make_jobs import HISTORIES, Facts, facts
 
 from rushes.actors import messages as m
 from rushes.actors.codec import decode
@@ -15,9 +15,6 @@ from rushes.actors.job import replay
 from rushes.eventstore.sqlite import SqliteStore
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-sys.path.insert(0, str(GOLDEN))
-
-from make_jobs import HISTORIES, Facts, facts  # noqa: E402
 
 
 @pytest.mark.parametrize("name", [file.name.partition(".")[0] for file in sorted(GOLDEN.glob("*.states.json"))])

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import msgspec
 import pytest
+from make_log import LOG_V1, Log, contents, make
 
 from rushes.eventstore.sqlite import SqliteStore
 from rushes.testing.eventstore import OPEN, birth
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-sys.path.insert(0, str(GOLDEN))
-
-from make_log import LOG_V1, Log, contents, make  # noqa: E402
 
 
 def expected(name: str) -> Log:

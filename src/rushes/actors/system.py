@@ -22,7 +22,7 @@ from rushes.actors.lanes import Lane
 from rushes.actors.messages import Command, Job, Owed
 from rushes.actors.perform import Performer, backoff_s
 from rushes.adapters.base import Adapter, Terms
-from rushes.eventstore.base import EventStore, StoreError, StoreUnavailable, Stream, WrongVersion
+from rushes.eventstore.base import Damaged, EventStore, StoreError, StoreUnavailable, Stream, WrongVersion
 from rushes.faults import NotFound, RushesError, Unavailable, Unreadable
 from rushes.units import DEFAULT_TENANT, Clock, spread
 
@@ -130,23 +130,15 @@ class System:
         stream = await self._stream(name)
         if (live := self._live.get(stream.id)) is not None and live.version:
             return self._snapshot(live)
-        actor = Actor(name, stream.tenant, stream.id)
-        actor.replay(await self.store.read(stream.id))
-        return self._snapshot(actor)
+        (found,) = await self.look_many([stream])
+        if isinstance(found, Unreadable):
+            raise found
+        return found
 
     async def look_many(self, streams: Sequence[Stream]) -> list[Snapshot | Unreadable]:
         """The same for several, read together; what cannot be read is said in its place."""
-        histories = await self.store.read_many([stream.id for stream in streams])
-        found: list[Snapshot | Unreadable] = []
-        for stream in streams:
-            actor = Actor(stream.name, stream.tenant, stream.id)
-            try:
-                actor.replay(histories[stream.id])
-                found.append(self._snapshot(actor))
-            except Unreadable as error:
-                error.job_id = stream.name
-                found.append(error)
-        return found
+        loaded = await self._replayed(streams)
+        return [self._snapshot(one) if isinstance(one, Actor) else one for one in loaded]
 
     async def poll(self, name: str, timeout_s: float = 10.0) -> Snapshot:
         """Ask the provider now, once the job's minimum interval has passed since the last time; else what is known."""
@@ -173,8 +165,8 @@ class System:
         if (born := self._births.get(name)) is not None:
             await self._until_born(born)
         stream = await self._stream(name)
-        if stream.id not in self._live:
-            await self._load([stream.id])
+        for unreadable in await self._load([stream.id]):
+            raise unreadable
         return self._live[stream.id]
 
     async def _until_born(self, actor: Actor) -> None:
@@ -183,21 +175,38 @@ class System:
         if not actor.version:
             raise Unavailable("The job could not be stored: try again.", job_id=actor.name)
 
-    async def _load(self, ids: Sequence[int]) -> None:
-        rows, histories = await self.store.streams(ids), await self.store.read_many(ids)
-        for stream, row in rows.items():
-            if stream in self._live:
-                continue
-            actor = Actor(row.name, row.tenant, stream)
+    async def _load(self, ids: Sequence[int]) -> list[Unreadable]:
+        """Make these live; what cannot be is said, and harms no other."""
+        asleep = [stream for stream in ids if stream not in self._live]
+        rows = (await self.store.streams(asleep)).values() if asleep else ()
+        unreadable: list[Unreadable] = []
+        for actor in await self._replayed(list(rows)):
+            if isinstance(actor, Unreadable):
+                _log.error("job.unreadable", job=actor.job_id, detail=actor.detail)
+                unreadable.append(actor)
+            elif actor.stream is not None:
+                self._live.setdefault(actor.stream, actor)
+        return unreadable
+
+    async def _replayed(self, streams: Sequence[Stream]) -> list[Actor | Unreadable]:
+        """Actors as the log says, read together; one by one where a damaged event spoils that."""
+        try:
+            histories = await self.store.read_many([stream.id for stream in streams])
+        except Damaged as error:
+            if len(streams) == 1:
+                return [Unreadable(str(error), job_id=streams[0].name)]
+            return [found for stream in streams for found in await self._replayed([stream])]
+        found: list[Actor | Unreadable] = []
+        for stream in streams:
+            actor = Actor(stream.name, stream.tenant, stream.id)
             try:
-                actor.replay(histories[stream])
+                actor.replay(histories[stream.id])
             except Unreadable as error:
-                error.job_id = row.name
-                _log.error("job.unreadable", job=row.name, detail=error.detail)
-                if len(ids) == 1:
-                    raise
-                continue
-            self._live[stream] = actor
+                error.job_id = stream.name
+                found.append(error)
+            else:
+                found.append(actor)
+        return found
 
     def _wake(self, streams: list[int]) -> None:
         """A lane's timer: these are due."""
@@ -207,9 +216,7 @@ class System:
 
     async def _activate(self, streams: list[int]) -> None:
         try:
-            await self._load([stream for stream in streams if stream not in self._live])
-        except Unreadable:
-            return
+            await self._load(streams)
         except StoreError as error:
             _log.error("store.failed", error=type(error).__name__, detail=str(error))
             again = asyncio.get_running_loop().time() + STORE_RETRY_S

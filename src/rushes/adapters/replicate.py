@@ -77,11 +77,13 @@ LISTS: Final = frozenset({"reference_images"})
 SAME: Final = {name: name for name in ("prompt", "seed", "aspect_ratio", "resolution", "generate_audio")}
 FRAMES: Final = {"first_frame": "image", "last_frame": "last_frame_image", "duration_seconds": "duration"}
 FIELDS: Final[Mapping[str, Mapping[str, str]]] = {  # ours → theirs
-    "prunaai/p-video": SAME | FRAMES | {"fps": "fps", "enhance_prompt": "prompt_upsampling", "generate_audio": "save_audio"},
+    "prunaai/p-video": SAME
+    | FRAMES
+    | {"fps": "fps", "enhance_prompt": "prompt_upsampling", "generate_audio": "save_audio"},
     "bytedance/seedance-2.0": SAME | FRAMES | {"general": "reference_images"},
     "minimax/video-01": {"prompt": "prompt", "first_frame": "first_frame_image", "enhance_prompt": "prompt_optimizer"},
     "stability-ai/stable-video-diffusion": {"seed": "seed", "first_frame": "input_image"},
-}  # fmt: skip
+}
 
 ID: Final = re.compile(r"[a-z0-9]{8,64}")
 PERCENT: Final = re.compile(r"(\d{1,3})%\|")  # tqdm's bar in the logs

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, TextIO
 
 import msgspec
@@ -82,18 +82,8 @@ class Progress:
             self._stream.write(f"{progress_line(view, time.time())}\n")
             self._stream.flush()
 
-    async def follow(self, updates: AsyncIterator[JobView]) -> JobView:
-        """Show every update; the answer is the last: the job has ended, or waits for a person."""
-        with self._ticking():
-            async for view in updates:
-                self.show(view)
-                if view.ended or view.attention:
-                    break
-        assert self._view is not None
-        return self._view
-
     @contextlib.contextmanager
-    def _ticking(self) -> Iterator[None]:
+    def ticking(self) -> Iterator[None]:
         """On a terminal the seconds go on between the updates, and the line is finished at the end."""
         if not self._tty or self._silent:
             yield
@@ -116,6 +106,11 @@ class Progress:
             line = progress_line(self._view, time.time())[: shutil.get_terminal_size().columns - 1]
             self._stream.write(f"\r\x1b[K{line}")
             self._stream.flush()
+
+
+def at_rest(view: JobView) -> bool:
+    """Nothing more will happen by itself: it has ended, or waits for a person."""
+    return view.ended or bool(view.attention)
 
 
 def progress_line(view: JobView, now: float) -> str:

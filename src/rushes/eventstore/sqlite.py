@@ -643,8 +643,3 @@ async def _open_reader(path: Path, mode: str) -> tuple[aiosqlite.Connection, tup
         await reader.close()  # its thread would outlive us
         raise
     return reader, (epoch, position)
-
-
-async def open_sqlite(path: Path | str) -> SqliteStore:
-    """Own the log in this file."""
-    return await SqliteStore.open(path)

@@ -1,0 +1,118 @@
+"""From a command line to an exit code, whatever happens on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
+
+from msgspec.structs import replace
+
+from rushes.cli import verbs
+from rushes.cli.arguments import Asked, Exit, parse
+from rushes.cli.doctor import doctor
+from rushes.cli.screen import Complaint, Screen
+from rushes.eventstore.base import StoreError
+from rushes.faults import BadRequest, Code, RushesError
+from rushes.main import Settings, load_settings, set_up_logs
+
+VERBS: Final[Mapping[str, Callable[[Asked, Settings, Screen], Awaitable[Exit]]]] = {
+    "generate": verbs.generate,
+    "serve": verbs.serve,
+    "watch": verbs.watch,
+    "list": verbs.list_jobs,
+    "show": verbs.show,
+    "events": verbs.events,
+    "cancel": verbs.cancel,
+    "doctor": doctor,
+}
+EXITS: Final[Mapping[Code, Exit]] = {
+    "invalid_input": Exit.BAD_INPUT,
+    "unsupported_feature": Exit.BAD_INPUT,
+    "model_unknown": Exit.BAD_INPUT,
+    "authentication_failed": Exit.BAD_INPUT,
+    "extra_missing": Exit.BAD_INPUT,
+    "not_found": Exit.NOT_FOUND,
+    "conflict": Exit.CONFLICT,
+    "command_rejected": Exit.CONFLICT,
+    "internal_error": Exit.INTERNAL,
+}  # every other code: TROUBLE
+OPTIONS: Final[Mapping[str, str]] = {
+    "prompt": "PROMPT",
+    "duration_seconds": "--duration",
+    "generate_audio": "--audio",
+    "inputs": "--image",
+    "inputs[0].url": "--image",
+    "inputs[0].upload": "--image",
+    "Idempotency-Key": "--idempotency-key",
+    **{name: f"--{name.replace('_', '-')}" for name in Asked.__struct_fields__},
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command line; the answer is the exit code."""
+    words = sys.argv[1:] if words is None else words
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without × still gets its answer
+    screen = Screen(sys.stdout, sys.stderr, as_json="--json" in words)
+    try:
+        return _run(words, screen)
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except BrokenPipeError:  # `rushes list | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.OK
+    except StoreError as error:
+        screen.complain(Complaint(code="storage_failed", detail=str(error)))
+        return Exit.TROUBLE
+    except RushesError as error:
+        _complain(error, screen)
+        return EXITS.get(error.code, Exit.TROUBLE)
+
+
+def _run(words: Sequence[str], screen: Screen) -> Exit:
+    asked = parse(words)
+    settings = load_settings({"data": asked.data, "listen": asked.listen})
+    settings = replace(settings, data=str(settings.folder.absolute()))
+    set_up_logs(settings.log_level)
+    debug = settings.log_level == "debug"
+    if not debug:  # what libraries have to say comes with tracebacks
+        logging.disable()
+    try:
+        return asyncio.run(_verb(asked, settings, screen))
+    except (RushesError, StoreError, BrokenPipeError):
+        if debug:
+            traceback.print_exc()
+        raise
+    except Exception as error:  # noqa: BLE001 - the last door: what nobody expected becomes a sentence
+        if debug:
+            traceback.print_exc()
+        name = type(error).__name__
+        detail = f"This should not have happened ({name}): RUSHES_LOG_LEVEL=debug shows where; please report it."
+        screen.complain(Complaint(code="internal_error", detail=detail))
+        return Exit.INTERNAL
+
+
+async def _verb(asked: Asked, settings: Settings, screen: Screen) -> Exit:
+    return await VERBS[asked.verb](asked, settings, screen)
+
+
+def _complain(error: RushesError, screen: Screen) -> None:
+    """One sentence for every field that is wrong."""
+    told = [(fault.code, fault.detail, fault.field) for fault in error.faults] if isinstance(error, BadRequest) else []
+    for code, detail, field in told or [(error.code, error.detail, error.field)]:
+        complaint = Complaint(
+            code=code,
+            detail=detail,
+            field=field,
+            job_id=error.job_id,
+            idempotency_key=error.idempotency_key,
+            billed=error.billed,
+        )
+        screen.complain(complaint, OPTIONS.get(field, ""))

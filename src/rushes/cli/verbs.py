@@ -1,0 +1,230 @@
+"""What each verb does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+from rushes.api import app
+from rushes.cli.arguments import Asked, Exit
+from rushes.cli.desk import Desk, owning, reading
+from rushes.cli.screen import Complaint, Screen, aligned, at_rest, job_sheet, jobs_table, moment, take_line
+from rushes.faults import bad
+from rushes.main import Settings, open_studio
+from rushes.video import JobView, MediaInput, VideoRequest
+
+CANCEL_WAIT_S: Final = 15.0
+BLOCK_BYTES: Final = 256 * 1024
+ENDS: Final = {"succeeded": Exit.OK, "failed": Exit.FAILED, "cancelled": Exit.CANCELLED}
+
+
+# ── making ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def generate(asked: Asked, settings: Settings, screen: Screen) -> Exit:
+    """Begin a job, and unless told otherwise wait for its take."""
+    output = _output(asked)
+    async with owning(settings) as desk:
+        request = await _request(asked, desk)
+        view, repeated = await desk.submit(request, asked.idempotency_key)
+        if asked.no_wait:
+            screen.result(view, view.id)
+            screen.note(f"To follow it, and to run it on if no server does: {_watch(view, asked)}")
+            return Exit.OK
+        screen.note(f"{view.id} {'was begun before: going on' if repeated else 'begun'}")
+        view = await _follow(view, desk, asked, screen)
+        if view.takes and output is not None:
+            await desk.save(view.id, output)
+    return _finish(view, screen, output)
+
+
+def _output(asked: Asked) -> Path | None:
+    """Where the take shall go: looked at before anything is spent."""
+    if asked.output is None:
+        return None
+    if asked.no_wait:
+        raise bad("output", "There is no file to copy with --no-wait: leave one of them out.")
+    path = Path(asked.output).absolute()
+    if path.is_dir():
+        raise bad("output", f"{asked.output!r} is a folder: name a file in it.")
+    if not path.parent.is_dir():
+        raise bad("output", f"{asked.output!r} cannot be written: there is no folder {str(path.parent)!r}.")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise bad("output", f"{asked.output!r} cannot be written: permission denied.")
+    return path
+
+
+async def _request(asked: Asked, desk: Desk) -> VideoRequest:
+    return VideoRequest(
+        prompt=asked.prompt,
+        model=asked.model,
+        inputs=() if asked.image is None else (await _image(asked.image, desk),),
+        negative_prompt=asked.negative_prompt,
+        seed=asked.seed,
+        aspect_ratio=asked.aspect_ratio,
+        duration_seconds=asked.duration,
+        resolution=asked.resolution,
+        fps=asked.fps,
+        generate_audio=asked.audio,
+    )
+
+
+async def _image(image: str, desk: Desk) -> MediaInput:
+    if image.startswith(("https://", "http://", "data:")):
+        return MediaInput(url=image)
+    return MediaInput(upload=(await desk.upload(_blocks(image))).id)
+
+
+async def _blocks(image: str) -> AsyncIterator[bytes]:
+    try:
+        with Path(image).open("rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                yield block
+    except OSError as error:
+        raise bad("image", f"{image!r} cannot be read: {error.strerror}.") from error
+
+
+# ── following ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def watch(asked: Asked, settings: Settings, screen: Screen) -> Exit:
+    """Follow a job to its end. Looking comes first: a job that is not there, or has ended, needs no owner."""
+    async with reading(settings) as desk:
+        view = await desk.show(asked.job)
+    if not view.ended:
+        async with owning(settings) as desk:
+            view = await _follow(view, desk, asked, screen)
+    return _finish(view, screen)
+
+
+async def _follow(view: JobView, desk: Desk, asked: Asked, screen: Screen) -> JobView:
+    """Show the job until it is at rest; `watch --json` prints every change, one a line."""
+    progress = screen.progress()
+    try:
+        with progress.ticking():
+            async for latest in desk.updates(view.id):
+                view = latest
+                progress.show(view)
+                if at_rest(view):
+                    break
+                if asked.verb == "watch" and screen.as_json:
+                    screen.result(view, "")
+    except asyncio.CancelledError:
+        screen.note(f"Interrupted. The job stays; to go on: {_watch(view, asked)}")
+        raise
+    return view
+
+
+def _finish(view: JobView, screen: Screen, output: Path | None = None) -> Exit:
+    """Show how it ended."""
+    files = [f"{take_line(take)}\n{output or take.path}" for take in view.takes]
+    screen.result(view, "\n".join([f"{view.id} {view.phase}", *files]))
+    if view.error is not None:
+        screen.complain(Complaint(code=view.error.code, detail=view.error.detail, job_id=view.id, billed=view.billed))
+    if view.attention:
+        detail = f"{view.attention} A person has to decide (billed: {view.billed})."
+        screen.complain(Complaint(code="no_answer", detail=detail, job_id=view.id, billed=view.billed))
+    return ENDS.get(view.status, Exit.NEEDS_A_PERSON)
+
+
+def _watch(view: JobView, asked: Asked) -> str:
+    """The command that goes on with the job."""
+    return shlex.join(["rushes", "watch", view.id, *(["--data", asked.data] if asked.data else [])])
+
+
+# ── looking ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def list_jobs(asked: Asked, settings: Settings, screen: Screen) -> Exit:
+    """The newest jobs."""
+    if not 1 <= asked.limit <= 200:
+        raise bad("limit", f"{asked.limit} is not offered: choose a whole number from 1 to 200.")
+    async with reading(settings) as desk:
+        page = await desk.jobs(status=asked.status, limit=asked.limit)
+    screen.result(page, jobs_table(page.jobs))
+    if page.has_more:
+        screen.note(f"There are more: --limit {min(200, asked.limit * 5)} shows more of them.")
+    return Exit.OK
+
+
+async def show(asked: Asked, settings: Settings, screen: Screen) -> Exit:
+    """One job."""
+    async with reading(settings) as desk:
+        view = await desk.show(asked.job)
+    screen.result(view, job_sheet(view))
+    return Exit.OK
+
+
+async def events(asked: Asked, settings: Settings, screen: Screen) -> Exit:
+    """A job's history."""
+    async with reading(settings) as desk:
+        found = await desk.events(asked.job)
+    rows = [("VERSION", "TIME", "EVENT"), *((str(event.version), moment(event.at), event.type) for event in found)]
+    screen.result(found, aligned(rows))
+    return Exit.OK
+
+
+# ── steering ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def cancel(asked: Asked, settings: Settings, screen: Screen) -> Exit:
+    """Ask for a stop, and wait a little for what becomes of it."""
+    async with reading(settings) as desk:
+        view = await desk.show(asked.job)
+    if not view.ended:
+        async with owning(settings) as desk:
+            view = await desk.cancel(asked.job, discard=asked.discard)
+            view = await _rest(view, desk)
+    screen.result(view, f"{view.id} {view.phase}")
+    if view.ended and view.status != "cancelled":
+        detail = f"Too late to cancel: the job has {view.status}."
+        screen.complain(Complaint(code="command_rejected", detail=detail, job_id=view.id, billed=view.billed))
+        return Exit.CONFLICT
+    if not view.ended:
+        screen.note(f"The cancel is asked for; it has not come to rest yet: {_watch(view, asked)}")
+    return Exit.OK
+
+
+async def _rest(view: JobView, desk: Desk) -> JobView:
+    """The job as it is once it has ended, or when we have waited long enough."""
+    try:
+        async with asyncio.timeout(CANCEL_WAIT_S):
+            async for latest in desk.updates(view.id):
+                view = latest
+                if at_rest(view):
+                    break
+    except TimeoutError:
+        pass
+    return view
+
+
+# ── serving ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def serve(asked: Asked, settings: Settings, screen: Screen) -> Exit:  # noqa: ARG001
+    """Own the folder and answer until SIGINT or SIGTERM; a second one ends the process at once."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, _stop, stop)
+    async with open_studio(settings=settings) as studio:
+        server = await app.serve(studio, settings.listen, allowed_origins=settings.allowed_origins)
+        try:
+            studio.announce(server.url)
+            ready = {"url": server.url, "pid": os.getpid(), "data": str(settings.folder)}
+            screen.result(ready, f"rushes answers at {server.url} (data folder {settings.folder}); Ctrl-C stops it")
+            await stop.wait()
+        finally:
+            studio.announce("")  # others are told that we hold the folder, not to ask a closed door
+            await server.close()
+    return Exit.OK
+
+
+def _stop(stop: asyncio.Event) -> None:
+    if stop.is_set():
+        os._exit(Exit.INTERRUPTED)  # crash-only: what is unfinished is owed again at the next start
+    stop.set()
