@@ -8,7 +8,7 @@ import sys
 import time
 import tomllib
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final
@@ -47,8 +47,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     @property
     def folder(self) -> Path:
-        """The data folder as a path."""
-        return Path(self.data).expanduser() if self.data else Path(platformdirs.user_data_dir("rushes"))
+        """The data folder as an absolute path: what is told about its files holds in every working directory."""
+        return Path(self.data or platformdirs.user_data_dir("rushes")).expanduser().absolute()
 
 
 class SystemClock:
@@ -140,7 +140,12 @@ async def open_studio(
     environ = os.environ if environ is None else environ
     settings = settings or load_settings(environ=environ)
     set_up_logs(settings.log_level)
-    root = Path(folder).expanduser() if folder is not None else settings.folder
+    if folder is not None:
+        settings = msgspec.structs.replace(settings, data=str(folder))
+    root = settings.folder
+    if not settings.data:  # the user's own place, on a machine where no program has kept anything yet
+        with suppress(OSError):
+            root.parent.mkdir(parents=True, exist_ok=True)
     adapters = installed_adapters() if adapters is None else adapters
     async with AsyncExitStack() as stack:
         lock = FolderLock.acquire(root)

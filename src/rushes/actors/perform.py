@@ -31,7 +31,7 @@ from rushes.adapters.base import (
 from rushes.adapters.capabilities import estimate, route
 from rushes.assets import Assets, StorageTrouble, WrongSize, take_key
 from rushes.faults import Fault, RushesError
-from rushes.media import MediaTrouble
+from rushes.media import MediaTrouble, Unexamined
 from rushes.units import AssetRef, Clock, spread, submission_key
 from rushes.video import Probe, Take, VideoSpec
 
@@ -214,7 +214,11 @@ class Performer:
         return m.RecordStored(attempt=job.attempt, take=Take(index=owed.index, asset=asset, probe=probe))
 
     async def _probed(self, asset: AssetRef) -> Probe:
-        return await self._probe(self._assets.path(asset.key))
+        """What the file says of itself. One that cannot be looked at here is kept all the same: it was paid for."""
+        try:
+            return await self._probe(self._assets.path(asset.key))
+        except Unexamined:
+            return Probe()
 
     async def _refresh(self, job: Storing, owed: m.Store, fault: Fault) -> Command:
         """The address stopped working: ask for a new one, a few times."""

@@ -205,7 +205,11 @@ def _resolution(spec: VideoSpec, model: Model) -> list[Fault]:
 
 
 def _inputs(spec: VideoSpec, model: Model) -> list[Fault]:
-    faults: list[Fault] = []
+    faults = [
+        Fault("invalid_input", f"{role}_strength needs an image in the role {role!r}.", field=f"{role}_strength")
+        for role in ("style", "character")
+        if getattr(spec, f"{role}_strength") is not None and all(given.role != role for given in spec.inputs)
+    ]
     roles: dict[Role, int] = Counter(given.role for given in spec.inputs)
     for role, count in roles.items():
         most = model.roles.get(role, 0)

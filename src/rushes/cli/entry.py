@@ -11,8 +11,6 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
-from msgspec.structs import replace
-
 from rushes.cli import verbs
 from rushes.cli.arguments import Asked, Exit, parse
 from rushes.cli.doctor import doctor
@@ -43,6 +41,7 @@ EXITS: Final[Mapping[Code, Exit]] = {
     "internal_error": Exit.INTERNAL,
 }  # every other code: TROUBLE
 OPTIONS: Final[Mapping[str, str]] = {
+    **{name: f"--{name.replace('_', '-')}" for name in Asked.__struct_fields__},
     "prompt": "PROMPT",
     "duration_seconds": "--duration",
     "generate_audio": "--audio",
@@ -50,7 +49,6 @@ OPTIONS: Final[Mapping[str, str]] = {
     "inputs[0].url": "--image",
     "inputs[0].upload": "--image",
     "Idempotency-Key": "--idempotency-key",
-    **{name: f"--{name.replace('_', '-')}" for name in Asked.__struct_fields__},
 }
 
 
@@ -79,7 +77,6 @@ def main(words: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str], screen: Screen) -> Exit:
     asked = parse(words)
     settings = load_settings({"data": asked.data, "listen": asked.listen})
-    settings = replace(settings, data=str(settings.folder.absolute()))
     set_up_logs(settings.log_level)
     debug = settings.log_level == "debug"
     if not debug:  # what libraries have to say comes with tracebacks

@@ -6,7 +6,7 @@ import asyncio
 import os
 import shlex
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -77,10 +77,15 @@ async def _request(asked: Asked, desk: Desk) -> VideoRequest:
 async def _image(image: str, desk: Desk) -> MediaInput:
     if image.startswith(("https://", "http://", "data:")):
         return MediaInput(url=image)
-    return MediaInput(upload=(await desk.upload(_blocks(image))).id)
+    return MediaInput(upload=(await desk.upload(_sent(image))).id)
 
 
-async def _blocks(image: str) -> AsyncIterator[bytes]:
+async def _sent(image: str) -> AsyncIterator[bytes]:
+    for block in _blocks(image):
+        yield block
+
+
+def _blocks(image: str) -> Iterator[bytes]:
     try:
         with Path(image).open("rb") as file:
             while block := file.read(BLOCK_BYTES):

@@ -28,6 +28,10 @@ class MediaTrouble(RushesError):
     code: Code = "invalid_input"
 
 
+class Unexamined(MediaTrouble):
+    """The file could not be looked at: it takes too long, or ends the process that looks."""
+
+
 class Answer(Struct, omit_defaults=True):
     """The one line that a looking child prints."""
 
@@ -68,7 +72,7 @@ async def _ask(verb: str, path: Path, wall_s: float) -> Answer:
         async with asyncio.timeout(wall_s):
             return _answer(await child.stdout.read())
     except TimeoutError as error:
-        raise MediaTrouble(f"The file took longer than {wall_s:g} s to examine: it is refused.") from error
+        raise Unexamined(f"The file took longer than {wall_s:g} s to examine: it is refused.") from error
     finally:
         with contextlib.suppress(ProcessLookupError):
             child.kill()
@@ -79,7 +83,7 @@ def _answer(line: bytes) -> Answer:
     try:
         answer = msgspec.json.decode(line, type=Answer)
     except msgspec.DecodeError as error:
-        raise MediaTrouble("The file broke the process that examined it: it is refused.") from error
+        raise Unexamined("The file broke the process that examined it: it is refused.") from error
     if answer.trouble:
         raise MediaTrouble(answer.trouble)
     return answer
