@@ -14,8 +14,8 @@ import hashlib
 import json
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +25,7 @@ import yaml
 from aiohttp import ClientSession
 from msgspec import Struct
 
-from rushes.adapters.base import Adapter, CancelAnswer, Outcome, Transport, Twin, Unfinished, drive
+from rushes.adapters.base import Adapter, CancelAnswer, Failed, Outcome, Transport, Twin, Unfinished, drive
 from rushes.adapters.http import Http
 from rushes.adapters.replicate import Replicate
 from rushes.emulators.base import serve_twin
@@ -36,7 +36,9 @@ from rushes.video import ImageToVideo, Input, Target, TextToVideo, VideoSpec
 HERE: Final = Path(__file__).parent
 CLIP: Final = HERE / "clip.mp4"  # two seconds of 320×180, drawn by the model `local`
 REQUEST_HEADERS: Final = frozenset({"content-type"})
-RESPONSE_HEADERS: Final = frozenset({"content-type", "location", "retry-after", "ratelimit-remaining", "ratelimit-reset"})
+RESPONSE_HEADERS: Final = frozenset(
+    {"content-type", "location", "retry-after", "ratelimit-remaining", "ratelimit-reset"}
+)
 SECRET: Final = "a-key-that-must-not-be-recorded"  # noqa: S105 - that is what tests look for
 
 
@@ -68,7 +70,7 @@ def recording(path: Path, names: dict[str, str]) -> Generator[None, None, None]:
     path.write_text(text, "utf-8")
 
 
-def _tape(mode: str) -> Any:  # noqa: ANN401 - vcrpy has no types
+def _tape(mode: str) -> Any:
     tape = vcr.VCR(
         record_mode=mode,
         match_on=["method", "scheme", "host", "port", "path", "query", "said"],  # its default leaves the body out
@@ -100,7 +102,7 @@ def _no_sockets() -> Generator[None, None, None]:
     def refuse(*_: object) -> None:
         raise AssertionError("a socket was about to connect while a tape was playing")
 
-    socket.socket.connect = refuse  # type: ignore[assignment,method-assign]
+    socket.socket.connect = refuse  # type: ignore[method-assign]
     socket.socket.connect_ex = refuse  # type: ignore[assignment,method-assign]
     try:
         yield
@@ -108,7 +110,7 @@ def _no_sockets() -> Generator[None, None, None]:
         del socket.socket.connect, socket.socket.connect_ex  # the built-in ones stand behind
 
 
-def _tidy_request(request: Any) -> Any:  # noqa: ANN401
+def _tidy_request(request: Any) -> Any:
     request.headers = {name: value for name, value in request.headers.items() if name.lower() in REQUEST_HEADERS}
     return request
 
@@ -120,7 +122,7 @@ def _tidy_response(response: dict[str, Any]) -> dict[str, Any]:
     return {**response, "headers": {name: headers[name] for name in sorted(kept & headers.keys())}}
 
 
-def _same_body(one: Any, other: Any) -> None:  # noqa: ANN401
+def _same_body(one: Any, other: Any) -> None:
     assert _meaning(one.body) == _meaning(other.body)
 
 
@@ -220,8 +222,21 @@ PICTURE: Final = bytes.fromhex(  # a PNG of one pixel
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63a8c85a0a0002db016a"
     "4d3f1f7c0000000049454e44ae426082"
 )
-FIRST_FRAME: Final = Input(asset=AssetRef("inputs/pixel", hashlib.sha256(PICTURE).hexdigest(), len(PICTURE), "image/png"))
-WORDS: Final = VideoSpec(prompt="a lake at dawn", operation=TextToVideo(), duration_seconds=2.0, seed=7)
+FIRST_FRAME: Final = Input(
+    asset=AssetRef("inputs/pixel", hashlib.sha256(PICTURE).hexdigest(), len(PICTURE), "image/png")
+)
+WORDS: Final = VideoSpec(
+    prompt="a lake at dawn",
+    operation=TextToVideo(),
+    duration_seconds=2.0,
+    aspect_ratio="16:9",
+    resolution="720p",
+    fps=24.0,
+    seed=7,
+    generate_audio=False,
+    enhance_prompt=True,
+    provider_options={"draft": True},
+)
 REPLICATE: Final = {
     "text-to-video": Scene(spec=WORDS, model="prunaai/p-video"),
     "image-to-video": Scene(
@@ -231,9 +246,7 @@ REPLICATE: Final = {
     "cancel": Scene(spec=WORDS, model="prunaai/p-video", cancel=True),
     "refused": Scene(spec=VideoSpec(operation=TextToVideo()), model="prunaai/p-video"),  # no prompt
     "wrong-key": Scene(spec=WORDS, model="prunaai/p-video", key="another"),
-    "moderated": Scene(
-        spec=VideoSpec(prompt="something forbidden", operation=TextToVideo()), model="minimax/video-01"
-    ),
+    "moderated": Scene(spec=VideoSpec(prompt="something forbidden", operation=TextToVideo()), model="minimax/video-01"),
 }
 
 
@@ -281,18 +294,9 @@ async def record(provider: str, folder: Path) -> None:
         names = {server.url + path: theirs for path, theirs in stage.names.items()}
         with recording(folder / f"{name}.yaml", names):
             async with client(scene, adapter, {provider: server.url}) as http:
-                await _until_refused(act(scene, adapter, http))
+                with suppress(Failed):  # some scenes are about refusals
+                    await act(scene, adapter, http)
         await server.close()
-
-
-async def _until_refused(story: Awaitable[Seen]) -> None:
-    """Some scenes are about refusals."""
-    from contextlib import suppress
-
-    from rushes.adapters.base import Failed
-
-    with suppress(Failed):
-        await story
 
 
 if __name__ == "__main__":

@@ -69,6 +69,7 @@ class RushesError(Exception):
     """Something went wrong in rushes; the subclass and `code` say what."""
 
     code: Code = "internal_error"
+    billed: Billed
 
     def __init__(
         self, detail: str = "", *, field: str = "", job_id: str = "", idempotency_key: str = "", billed: Billed = "no"

@@ -82,15 +82,8 @@ def test_a_holder_that_has_not_said_who_it_is(tmp_path: Path) -> None:
     lock.release()
 
 
-@pytest.mark.parametrize("folder", ["file/studio", "file", "missing/studio"])
+@pytest.mark.parametrize("folder", ["file/studio", "file"])
 def test_a_folder_that_cannot_be(tmp_path: Path, folder: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FolderTrouble, match="cannot be used"):
         FolderLock.acquire(tmp_path / folder)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(FolderTrouble, match="Permission denied"):
-        FolderLock.acquire(tmp_path)

@@ -317,8 +317,11 @@ def test_progress_only_rises() -> None:
     assert types(decide(m.RecordProgress(attempt=1, percent=41), job, 1.0)) == ["progress.reported"]
 
 
-def test_a_deadline_parks_and_never_fails() -> None:
-    assert decide(m.Wake(), given(ASKED, started(), ACCEPTED), 1000.0) == [DETACHED]
+@pytest.mark.parametrize("look", ["RecordProgress", "RecordTrouble"])
+def test_a_deadline_parks_and_never_fails_but_only_after_a_last_look(look: str) -> None:
+    job = given(ASKED, started(), ACCEPTED)
+    assert decide(m.Wake(), job, 1000.0) == []
+    assert decide(REPORTS[look], job, 1000.0)[-1] == DETACHED
 
 
 def test_a_404_says_nothing_at_first() -> None:

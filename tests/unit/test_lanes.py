@@ -44,7 +44,6 @@ async def test_the_last_word_about_a_stream_counts() -> None:
     lane.wake_at(3, now + 0.01)
     lane.forget(3)
     assert await woken.wait(2) == [2, 1]
-    assert lane.due(1) is None
 
 
 async def test_permits_are_counted_and_the_longest_waiting_comes_next() -> None:
@@ -55,9 +54,23 @@ async def test_permits_are_counted_and_the_longest_waiting_comes_next() -> None:
     assert not lane.take_permit(3, 0.0)
     assert not lane.take_permit(2, 0.0)  # asking twice is one place in the queue
     lane.free_permit()
-    lane.take_permit(2, 0.0)
+    assert not lane.take_permit(4, 0.0)  # it is kept for the one who was woken
+    assert lane.take_permit(2, 0.0)
     lane.free_permit()
     assert woken.streams == [2, 3]
+
+
+async def test_a_permit_that_is_not_wanted_any_more_goes_to_the_next() -> None:
+    woken = Woken()
+    lane = Lane("l", 1, woken)
+    assert lane.take_permit(1, 0.0)
+    for stream in (2, 3, 4):
+        assert not lane.take_permit(stream, 0.0)
+    lane.forget(2)  # ended while it waited
+    lane.free_permit()
+    lane.decline(3)  # woken, and has to wait for something else first
+    assert woken.streams == [3, 4]
+    assert lane.take_permit(4, 0.0)
 
 
 async def test_a_closed_lane_grants_nothing_and_wakes_nobody_until_it_opens() -> None:

@@ -67,10 +67,12 @@ def decide(command: Command, job: Job, now: float) -> list[Event]:
             raise CommandRejected("There is no such job.")
         case _, m.Generate():
             raise CommandRejected("This job exists already: a retry is a new job.")
-        case _, m.Poll() | m.RecordTrouble():
+        case _, m.Poll() | m.Wake():
             return _overdue(job, now)
-        case _, m.Wake():
-            return _overdue(job, now)
+        case Running(), m.RecordTrouble():
+            return _detached(job, now)
+        case _, m.RecordTrouble():
+            return []
         case Queued(), _:
             return _queued(command, job, now)
         case Submitting(), _:
@@ -97,10 +99,13 @@ def _overdue(job: Job, now: float) -> list[Event]:
             return [m.JobFailed(fault=fault, billed=_unbilled(job))]
         case InDoubt() if now >= _doubt_ends(job):
             return _without_evidence(job, now)
-        case Running(deadline=deadline) if now >= deadline:
-            return [m.JobParked(reason="detached", billed="unknown")]
         case _:
             return []
+
+
+def _detached(job: Running, now: float) -> list[Event]:
+    """The deadline of a running job acts after a look at the provider, never before: it may be done by now."""
+    return [m.JobParked(reason="detached", billed="unknown")] if now >= job.deadline else []
 
 
 def _queued(command: Command, job: Queued, now: float) -> list[Event]:
@@ -230,7 +235,7 @@ def _running(command: Command, job: Running, now: float) -> list[Event]:
         case m.RecordProgress(attempt=job.attempt, percent=percent):
             rose = percent is not None and percent > (job.percent or 0)
             reported: list[Event] = [m.ProgressReported(attempt=job.attempt, percent=min(percent or 0, 100))]
-            return (reported if rose else []) + _overdue(job, now)
+            return (reported if rose else []) + _detached(job, now)
         case m.RecordFinished(attempt=job.attempt):
             return _finished(command, job)
         case m.RecordBroken(attempt=job.attempt, fault=fault, billed=billed):
@@ -277,7 +282,7 @@ def _vanished(job: Running, now: float) -> list[Event]:
     if job.cancel and job.cancel.answer == "accepted":
         return [m.JobCancelled(billed="unknown", by=job.cancel.by)]
     if now < job.accepted_at + job.started.terms.gone_grace_s:
-        return _overdue(job, now)
+        return _detached(job, now)
     return [m.JobParked(reason="gone", billed="unknown")]
 
 

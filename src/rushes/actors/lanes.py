@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import deque
 from collections.abc import Callable
 from math import inf
 
@@ -28,7 +27,8 @@ class Lane:
         self._due_ms: dict[int, int] = {}  # what counts; entries of the heap that disagree are stale
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0
-        self._waiting: deque[int] = deque()
+        self._waiting: dict[int, None] = {}  # for a permit, in order
+        self._granted: set[int] = set()  # woken for a permit that is kept for them
 
     def wake_at(self, stream: int, due: float) -> None:
         """Wake the stream then, instead of whenever it was to be woken before; never while the lane is closed."""
@@ -39,13 +39,10 @@ class Lane:
         self._arm()
 
     def forget(self, stream: int) -> None:
-        """The stream need not be woken any more."""
+        """The stream wants nothing any more."""
         self._due_ms.pop(stream, None)
-
-    def due(self, stream: int) -> float | None:
-        """When the stream will be woken."""
-        due_ms = self._due_ms.get(stream)
-        return None if due_ms is None else due_ms / 1000
+        self._waiting.pop(stream, None)
+        self.decline(stream)
 
     def close_until(self, until: float) -> None:
         """Grant nothing and wake nobody before then."""
@@ -54,20 +51,33 @@ class Lane:
     def take_permit(self, stream: int, now: float) -> bool:
         """One permit, or a place in the queue for the next."""
         if now < self.closed_until:
+            self.decline(stream)
             self.wake_at(stream, self.closed_until)
             return False
+        if stream in self._granted:
+            self._granted.remove(stream)
+            return True
         if not self.free_permits:
-            if stream not in self._waiting:
-                self._waiting.append(stream)
+            self._waiting[stream] = None
             return False
         self.free_permits -= 1
         return True
 
     def free_permit(self) -> None:
-        """Give one back; the longest waiting stream is woken for it."""
-        self.free_permits += 1
-        if self._waiting:
-            self._wake([self._waiting.popleft()])
+        """Give one back: it is kept for whoever waited longest, who is woken to take or decline it."""
+        if not self._waiting:
+            self.free_permits += 1
+            return
+        stream = next(iter(self._waiting))
+        del self._waiting[stream]
+        self._granted.add(stream)
+        self._wake([stream])
+
+    def decline(self, stream: int) -> None:
+        """A permit that was kept for the stream goes to the next: it has nothing to send now."""
+        if stream in self._granted:
+            self._granted.remove(stream)
+            self.free_permit()
 
     def stop(self) -> None:
         """Wake nobody any more."""
@@ -76,6 +86,7 @@ class Lane:
         self._heap.clear()
         self._due_ms.clear()
         self._waiting.clear()
+        self._granted.clear()
 
     def _arm(self) -> None:
         while self._heap and not self._counts(self._heap[0]):

@@ -178,7 +178,9 @@ class System:
     async def _load(self, ids: Sequence[int]) -> list[Unreadable]:
         """Make these live; what cannot be is said, and harms no other."""
         asleep = [stream for stream in ids if stream not in self._live]
-        rows = (await self.store.streams(asleep)).values() if asleep else ()
+        if not asleep:
+            return []
+        rows = (await self.store.streams(asleep)).values()
         unreadable: list[Unreadable] = []
         for actor in await self._replayed(list(rows)):
             if isinstance(actor, Unreadable):
@@ -226,6 +228,8 @@ class System:
         for stream in streams:
             if (actor := self._live.get(stream)) is not None:
                 self._tell(actor, Asked(m.Wake()))
+            else:
+                self._leave_lanes(stream)
 
     # ── turns ──
 
@@ -262,7 +266,10 @@ class System:
             self._keep_reports(actor, asked, error)
             return False
         except WrongVersion as error:
-            self._reload(actor, asked, error)
+            if actor.stream is None:
+                self._drop(actor, asked, error)
+            else:
+                self._reload(actor, asked)
             return False
         except Exception as error:  # noqa: BLE001 - one job's trouble stays with that job
             self._give_up_on(actor, asked, error)
@@ -288,18 +295,24 @@ class System:
 
         asyncio.get_running_loop().call_later(STORE_RETRY_S, again)
 
-    def _reload(self, actor: Actor, asked: list[Asked], error: WrongVersion) -> None:
-        """The log is not where we thought: drop what we hold, read again, and tell the reports to what is there."""
-        reports = [one for one in asked + actor.mailbox if not is_users(one.command)]
-        self._drop(actor, asked, error)
-        if actor.stream is not None:
-            self._spawn(self._retell(actor.stream, reports))
+    def _reload(self, actor: Actor, asked: list[Asked]) -> None:
+        """The log is not where we thought: let go of what we hold, read again, and tell it all to what is there."""
+        _log.warning("turn.repeated", job=actor.name)
+        asked = asked + actor.mailbox
+        actor.mailbox = []
+        self._drop(actor, [], WrongVersion())
+        self._spawn(self._retell(actor, asked))
 
-    async def _retell(self, stream: int, reports: list[Asked]) -> None:
-        await self._load([stream])
-        if (actor := self._live.get(stream)) is not None:
-            for report in reports or [Asked(m.Wake())]:
-                self._tell(actor, report)
+    async def _retell(self, old: Actor, asked: list[Asked]) -> None:
+        assert old.stream is not None
+        try:
+            for unreadable in await self._load([old.stream]):
+                raise unreadable
+        except (StoreError, Unreadable) as error:
+            self._drop(old, asked, error)
+            return
+        for one in asked:
+            self._tell(self._live[old.stream], one)
 
     def _give_up_on(self, actor: Actor, asked: list[Asked], error: Exception) -> None:
         """A bug, or damage: this job rests until the next start; no other is touched."""
@@ -332,6 +345,7 @@ class System:
         if owed is None:
             self._forget(actor)
         elif (due := self._due(actor, owed)) > asyncio.get_running_loop().time():
+            self._lane_of(actor).decline(actor.stream)
             self._lane_of(actor).wake_at(actor.stream, due)
             self._sleep(actor)
         else:
@@ -379,7 +393,7 @@ class System:
             actor.permit = lane
         if isinstance(owed, m.Send):
             self._begun.setdefault(actor.name, set()).add((owed.attempt, owed.send))
-        lane.forget(actor.stream)
+        self._leave_lanes(actor.stream)
         actor.effect = owed
         actor.task = self._spawn(self._effect(actor, owed, lane))
 
@@ -431,9 +445,12 @@ class System:
         self._heard.pop(actor.stream, None)
         self._begun.pop(actor.name, None)
         self._contacted(actor.stream)
-        for lane in self._lanes.values():
-            lane.forget(actor.stream)
+        self._leave_lanes(actor.stream)
         self._live.pop(actor.stream, None)
+
+    def _leave_lanes(self, stream: int) -> None:
+        for lane in self._lanes.values():
+            lane.forget(stream)
 
     # ── small things ──
 

@@ -1,8 +1,9 @@
 """The only HTTP client: it carries out what flows ask for, and says of every failure whether it may have cost money.
 
-Nothing here tries again: a read is asked for again by whoever wanted it, a paid call only by a decision in the log. So
-paid calls have connections of their own that are never used twice, because aiohttp repeats some requests by itself when
-a connection that it kept turns out to be dead.
+Nothing here tries again: a read is asked for again by whoever wanted it, a paid call only by a decision in the log.
+aiohttp itself repeats GET, PUT and DELETE once when a connection dies, on a new one too; so a paid call must be a POST,
+which it never repeats. And a paid call opens a connection of its own: on a kept one, which the peer may be closing at
+that very moment, it would be in doubt for nothing.
 """
 
 from __future__ import annotations
@@ -113,6 +114,8 @@ class Http:
 
     async def send(self, adapter: Adapter, target: Target, request: Request) -> Response:
         """One exchange. Raises Failed, `certain` when the request surely did not go out."""
+        if request.spends and request.method != "POST":
+            raise ValueError("A paid call must be a POST: anything else may be sent twice.")
         base = self._base(adapter)
         whole = request.url if "://" in request.url else base + request.url
         if twin := self._inner.get(adapter.name):

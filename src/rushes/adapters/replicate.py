@@ -74,12 +74,12 @@ MODELS: Final = (
 )
 VERSIONS: Final = {"stability-ai/stable-video-diffusion": SVD_VERSION}  # community models are run by version
 LISTS: Final = frozenset({"reference_images"})
-SAME: Final = {name: name for name in ("prompt", "seed", "aspect_ratio", "resolution", "generate_audio")}
+SAME: Final = {name: name for name in ("prompt", "aspect_ratio", "resolution", "generate_audio")}
 FRAMES: Final = {"first_frame": "image", "last_frame": "last_frame_image", "duration_seconds": "duration"}
 FIELDS: Final[Mapping[str, Mapping[str, str]]] = {  # ours → theirs
     "prunaai/p-video": SAME
     | FRAMES
-    | {"fps": "fps", "enhance_prompt": "prompt_upsampling", "generate_audio": "save_audio"},
+    | {"fps": "fps", "seed": "seed", "enhance_prompt": "prompt_upsampling", "generate_audio": "save_audio"},
     "bytedance/seedance-2.0": SAME | FRAMES | {"general": "reference_images"},
     "minimax/video-01": {"prompt": "prompt", "first_frame": "first_frame_image", "enhance_prompt": "prompt_optimizer"},
     "stability-ai/stable-video-diffusion": {"seed": "seed", "first_frame": "input_image"},

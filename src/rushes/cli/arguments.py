@@ -34,12 +34,12 @@ EXIT_CODES: Final = """\
 exit codes:
     0  done; the job succeeded
     1  the job failed
-    2  bad input: an argument, a field, a file, a missing extra
+    2  bad input: an argument, a field, a file, a port in use, a missing extra
     3  there is no such job
     4  conflict: the key stands for another request, or the job cannot do this any more
     5  the job was cancelled
     6  the job waits for a person to decide
-    7  trouble: the data folder is in use or unusable, the port is taken, the server does not answer
+    7  trouble: the data folder is in use or cannot be used, the server does not answer
    70  a bug in rushes
   130  interrupted; the job goes on with `rushes watch JOB`
 """
@@ -96,23 +96,21 @@ def parser() -> Parser:
     top.add_argument("--version", action="version", version=f"rushes {version('rushes')}")
     _everywhere(top, default=None)
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    _generate(_verb(verbs, "generate", "make a video, and wait for it"))
-    _verb(verbs, "serve", "own the data folder and answer over HTTP and WebSocket")
-    _job(_verb(verbs, "watch", "follow a job to its end; runs it on if nobody does"))
-    _list(_verb(verbs, "list", "the newest jobs"))
-    _job(_verb(verbs, "show", "one job"))
-    _job(_verb(verbs, "events", "a job's history"))
-    cancel = _verb(verbs, "cancel", "stop a job")
-    _job(cancel)
-    cancel.add_argument("--discard", action="store_true", help="where nothing stops it, throw its take away")
-    _verb(verbs, "doctor", "what works here, and what does not")
+
+    def verb(name: str, says: str) -> Parser:
+        made = verbs.add_parser(name, help=says, description=f"{says[:1].upper()}{says[1:]}.", allow_abbrev=False)
+        _everywhere(made, default=argparse.SUPPRESS)  # what stood before the verb is kept
+        return made
+
+    _generate(verb("generate", "make a video, and wait for it"))
+    verb("serve", "own the data folder and answer over HTTP and WebSocket")
+    _job(verb("watch", "follow a job to its end; runs it on if nobody does"))
+    _list(verb("list", "the newest jobs"))
+    _job(verb("show", "one job"))
+    _job(verb("events", "a job's history"))
+    _cancel(verb("cancel", "stop a job"))
+    verb("doctor", "what works here, and what does not")
     return top
-
-
-def _verb(verbs: argparse._SubParsersAction[Parser], name: str, says: str) -> Parser:
-    made = verbs.add_parser(name, help=says, description=f"{says[:1].upper()}{says[1:]}.", allow_abbrev=False)
-    _everywhere(made, default=argparse.SUPPRESS)  # what stood before the verb is kept
-    return made
 
 
 def _everywhere(parser: Parser, default: str | None) -> None:
@@ -152,3 +150,8 @@ def _list(verb: Parser) -> None:
 
 def _job(verb: Parser) -> None:
     verb.add_argument("job", metavar="JOB", help="the id of a job")
+
+
+def _cancel(verb: Parser) -> None:
+    _job(verb)
+    verb.add_argument("--discard", action="store_true", help="where nothing stops it, throw its take away")

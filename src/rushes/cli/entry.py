@@ -62,7 +62,8 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         return _run(words, screen)
     except KeyboardInterrupt:
-        return Exit.INTERRUPTED
+        sys.stdout.flush()
+        os._exit(Exit.INTERRUPTED)  # after a second Ctrl-C nothing was closed: threads would keep the process
     except BrokenPipeError:  # `rushes list | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Final, TextIO
 
 import msgspec
@@ -83,7 +83,7 @@ class Progress:
             self._stream.flush()
 
     @contextlib.contextmanager
-    def ticking(self) -> Iterator[None]:
+    def ticking(self) -> Generator[None]:
         """On a terminal the seconds go on between the updates, and the line is finished at the end."""
         if not self._tty or self._silent:
             yield
@@ -133,6 +133,11 @@ def clock(seconds: float) -> str:
 def moment(at: float) -> str:
     """A time of the log in the reader's own zone."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def instant(at: float) -> str:
+    """The same to the millisecond."""
+    return f"{moment(at)}.{round(at % 1 * 1000) % 1000:03}"
 
 
 def plain(text: str) -> str:

@@ -13,7 +13,7 @@ from typing import Final
 from rushes.api import app
 from rushes.cli.arguments import Asked, Exit
 from rushes.cli.desk import Desk, owning, reading
-from rushes.cli.screen import Complaint, Screen, aligned, at_rest, job_sheet, jobs_table, moment, take_line
+from rushes.cli.screen import Complaint, Screen, aligned, at_rest, instant, job_sheet, jobs_table, take_line
 from rushes.faults import bad
 from rushes.main import Settings, open_studio
 from rushes.video import JobView, MediaInput, VideoRequest
@@ -169,7 +169,7 @@ async def events(asked: Asked, settings: Settings, screen: Screen) -> Exit:
     """A job's history."""
     async with reading(settings) as desk:
         found = await desk.events(asked.job)
-    rows = [("VERSION", "TIME", "EVENT"), *((str(event.version), moment(event.at), event.type) for event in found)]
+    rows = [("VERSION", "TIME", "EVENT"), *((str(event.version), instant(event.at), event.type) for event in found)]
     screen.result(found, aligned(rows))
     return Exit.OK
 

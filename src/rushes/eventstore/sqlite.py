@@ -373,6 +373,7 @@ async def _connect(
 ) -> aiosqlite.Connection:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     try:
+        sqlite3.connect(uri, uri=True).close()  # aiosqlite lets go of its thread without waiting where this fails
         connection = await aiosqlite.connect(uri, uri=True, factory=factory, isolation_level=None)
         try:
             await run(connection, setup)

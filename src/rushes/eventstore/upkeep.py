@@ -40,7 +40,7 @@ class FolderLock:
 
     @classmethod
     def acquire(cls, folder: Path | str, url: str = "") -> FolderLock:
-        """Become the owner of a folder, which is made where only its last part is missing.
+        """Become the owner of a folder, which is made where it is missing.
 
         Raises:
             FolderInUse: another process owns it.
@@ -48,7 +48,7 @@ class FolderLock:
         """
         folder = Path(folder)
         try:
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             file = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise _trouble(folder, error) from error

@@ -1,0 +1,336 @@
+"""Every frame and body of the HTTP and WebSocket API, as types. Pure.
+
+What others sent is read strictly: an unknown field is an error that names it. What we send may grow: readers ignore
+the fields and frames that they do not know.
+
+A conversation over the socket (subprotocol `rushes.v1.json`, one JSON object a message):
+
+    client  hello{}                                      within five seconds
+    server  welcome{epoch, position, heartbeat_s}
+    client  subscribe{id: "a", job?, from?}              `from` is exclusive; without it: from now on
+    server  subscribed{id: "a", recovered, snapshot, position}
+    server  events{sub: "a", upto, items: [{position, job_id, version, type, at, data}, …]}   again and again
+    server  caught_up{sub: "a", position}                whenever the end of the log was reached
+
+A client that remembers `epoch` and the last `upto` (or `caught_up` position) subscribes again from there after any
+break, and misses nothing and sees nothing twice. A history that cannot be continued is answered by `resync`, and the
+subscription is not made: subscribe again from "start" or "now".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Annotated, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from rushes.faults import BadRequest, Code, Fault, RushesError
+from rushes.units import Billed
+from rushes.video import JobView, Status, fault_of
+
+SUBPROTOCOL: Final = "rushes.v1.json"
+MAX_FRAME_BYTES: Final = 64 * 1024  # inbound
+MAX_SUBSCRIPTIONS: Final = 20  # a socket
+
+
+class Close(IntEnum):
+    """Why the server closes a socket; below 4000 the standard's own codes."""
+
+    STOPPING = 1001
+    BROKEN = 1011
+    BAD_MESSAGE = 4400  # not a JSON object, before hello
+    UNAUTHORISED = 4401  # kept for keys; without keys any token is ignored
+    FORBIDDEN = 4403  # kept for keys; a foreign Origin is refused before there is a socket
+    NO_HELLO = 4408
+    DUPLICATE_ID = 4409
+    TOO_SLOW = 4413  # it did not take what it was sent; it may come again with its last position
+    TOO_MANY = 4429
+
+
+# ── what clients send ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class FromClient(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type"):
+    """A frame from a client."""
+
+
+Id = Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class Cursor(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything up to and including `position` is known already."""
+
+    epoch: str
+    position: Annotated[int, Meta(ge=0)]
+
+
+class Hello(FromClient, frozen=True, kw_only=True, tag="hello"):
+    """The first frame. Without keys on the server a token is ignored."""
+
+    token: str = ""
+    client: str = ""
+
+
+class Subscribe(FromClient, frozen=True, kw_only=True, tag="subscribe"):
+    """Follow one job, or all."""
+
+    id: Id  # the client's own name for it
+    job: str | None = None
+    start: Cursor | Literal["now", "start"] = field(default="now", name="from")
+
+
+class Unsubscribe(FromClient, frozen=True, kw_only=True, tag="unsubscribe"):
+    """No more of it."""
+
+    id: Id
+
+
+class Ping(FromClient, frozen=True, kw_only=True, tag="ping"):
+    """Are you there? For clients that cannot send the protocol's own pings."""
+
+
+ClientFrame: TypeAlias = Hello | Subscribe | Unsubscribe | Ping
+FRAMES: Final[dict[str, type[FromClient]]] = {
+    "hello": Hello,
+    "subscribe": Subscribe,
+    "unsubscribe": Unsubscribe,
+    "ping": Ping,
+}
+_KNOWN: Final = f"the frames are {', '.join(FRAMES)}"
+_FRAME: Final[msgspec.json.Decoder[ClientFrame]] = msgspec.json.Decoder(ClientFrame)
+
+
+class BadFrame(BadRequest):
+    """A frame that cannot be read. `is_object`: it is a JSON object at least; `id`: what it calls itself."""
+
+    def __init__(self, fault: Fault, *, is_object: bool = True, id: str = "") -> None:
+        super().__init__([fault])
+        self.is_object, self.id = is_object, id
+
+
+def read_frame(text: str | bytes) -> ClientFrame:
+    """A client's frame, or BadFrame naming what is wrong with it."""
+    try:
+        return _FRAME.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _bad_frame(text, error) from error
+
+
+def _bad_frame(text: str | bytes, error: Exception) -> BadFrame:
+    try:
+        parsed = msgspec.json.decode(text, type=dict[str, object])
+    except msgspec.ValidationError:
+        return BadFrame(Fault("invalid_input", f"A frame is a JSON object with a 'type': {_KNOWN}."), is_object=False)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as why:
+        return BadFrame(Fault("invalid_input", f"The frame is not valid JSON: {why}."), is_object=False)
+    kind, name = parsed.get("type"), str(parsed.get("id", ""))
+    if not isinstance(kind, str) or kind not in FRAMES:
+        detail = f"There is no frame {kind!r}: {_KNOWN}." if kind else f"The frame has no 'type': {_KNOWN}."
+        return BadFrame(Fault("invalid_input", detail, field="type"), id=name)
+    return BadFrame(fault_of(error, FRAMES[kind]), id=name)
+
+
+# ── what the server sends ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class FromServer(Struct, frozen=True, kw_only=True, tag_field="type"):
+    """A frame from the server."""
+
+
+class Welcome(FromServer, frozen=True, kw_only=True, tag="welcome"):
+    """The answer to hello: which history this is, and where it ends."""
+
+    epoch: str
+    position: int
+    heartbeat_s: float
+
+
+class Subscribed(FromServer, frozen=True, kw_only=True, tag="subscribed"):
+    """The subscription stands: the events behind `position` follow, every one once, in order.
+
+    For one job `snapshot` shows it. Without `from` it shows the job exactly as it was at `position`. With an older
+    `from` it is newer than that: events up to `snapshot.version` are contained in it already.
+    """
+
+    id: str
+    recovered: bool  # it continues where `from` said
+    snapshot: JobView | None
+    position: int
+
+
+class Events(FromServer, frozen=True, kw_only=True, tag="events"):
+    """Some of the log. `upto`: the last position that was looked at, so the cursor to come back with."""
+
+    sub: str
+    upto: int
+    items: Sequence[msgspec.Raw]  # EventViews; each is encoded once, for all sockets
+
+
+class CaughtUp(FromServer, frozen=True, kw_only=True, tag="caught_up"):
+    """Nothing lies between `position` and the end of the log."""
+
+    sub: str
+    position: int
+
+
+class Resync(FromServer, frozen=True, kw_only=True, tag="resync"):
+    """The history that `from` speaks of is not ours. The subscription was not made."""
+
+    sub: str
+    reason: str
+
+
+class Pong(FromServer, frozen=True, kw_only=True, tag="pong"):
+    """The answer to ping."""
+
+
+class Error(FromServer, frozen=True, kw_only=True, tag="error"):
+    """A frame could not be followed. `id` is the one it gave, empty where it gave none. The socket stays open."""
+
+    id: str
+    code: Code
+    message: str
+
+
+ServerFrame: TypeAlias = Welcome | Subscribed | Events | CaughtUp | Resync | Pong | Error
+
+
+# ── bodies and queries ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Strict(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A body or a query; this one has no field."""
+
+
+class CancelBody(Strict, frozen=True, kw_only=True):
+    """`discard`: where nothing stops the job, drop its take."""
+
+    discard: bool = False
+
+
+class JobsQuery(Strict, frozen=True, kw_only=True):
+    """Which jobs, newest first."""
+
+    status: Status | None = None
+    limit: Annotated[int, Meta(ge=1, le=200)] = 20
+    before: str | None = None  # the last id of the page before
+
+
+class EventsQuery(Strict, frozen=True, kw_only=True):
+    """A job's events with versions above `after`."""
+
+    after: Annotated[int, Meta(ge=0)] = 0
+
+
+class ContentQuery(Strict, frozen=True, kw_only=True):
+    """Which of a job's takes."""
+
+    take: Annotated[int, Meta(ge=0)] = 0
+
+
+class Listing(Struct, frozen=True, kw_only=True):
+    """A page of things."""
+
+    kind: Literal["list"] = field(default="list", name="object")
+    data: Sequence[object]
+    has_more: bool = False
+    first_id: str | None = None
+    last_id: str | None = None
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """The server is there, and its log ends here."""
+
+    status: Literal["ok"] = "ok"
+    epoch: str
+    position: int
+
+
+# ── errors ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+STATUS: Final[dict[Code, int]] = {
+    "invalid_input": 400,
+    "unsupported_feature": 422,
+    "model_unknown": 422,
+    "authentication_failed": 424,  # the provider's key, not ours
+    "quota_exceeded": 429,
+    "rate_limited": 429,
+    "provider_unavailable": 503,
+    "not_sent": 503,
+    "no_answer": 504,
+    "bad_answer": 502,
+    "not_found": 404,
+    "conflict": 409,
+    "command_rejected": 409,
+    "moderated": 422,
+    "generation_failed": 502,
+    "asset_expired": 410,
+    "cancelled": 409,
+    "timed_out": 504,
+    "storage_failed": 507,
+    "folder_in_use": 503,
+    "extra_missing": 501,
+    "unavailable": 503,
+    "unreadable": 500,
+    "internal_error": 500,
+}
+RETRYABLE: Final = frozenset[Code]({"rate_limited", "provider_unavailable", "not_sent", "unavailable"})
+
+
+class Refused(RushesError):
+    """HTTP itself is why: no such address, a foreign page, too large a body, not yet."""
+
+    def __init__(self, status: int, code: Code, detail: str, *, retryable: bool = False, job_id: str = "") -> None:
+        super().__init__(detail, job_id=job_id)
+        self.status, self.code, self.retryable = status, code, retryable
+
+
+class ProblemError(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One thing that is wrong with a request."""
+
+    field: str
+    code: Code
+    detail: str
+
+
+class Problem(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The body of every error: application/problem+json (RFC 9457), with our own members."""
+
+    type: str
+    title: str
+    status: int
+    detail: str  # one sentence: what went wrong and what to do
+    code: Code
+    field: str = ""
+    errors: tuple[ProblemError, ...] = ()
+    retryable: bool
+    billed: Billed
+    job_id: str = ""
+    idempotency_key: str = ""
+
+
+def problem_of(error: RushesError) -> Problem:
+    """An error as callers over HTTP see it."""
+    status, retryable = STATUS[error.code], error.code in RETRYABLE
+    if isinstance(error, Refused):
+        status, retryable = error.status, error.retryable
+    return Problem(
+        type=f"urn:rushes:problem:{error.code}",
+        title=error.code.replace("_", " "),
+        status=status,
+        detail=error.detail,
+        code=error.code,
+        field=error.field,
+        errors=tuple(_problem_errors(error)),
+        retryable=retryable,
+        billed=error.billed,
+        job_id=error.job_id,
+        idempotency_key=error.idempotency_key,
+    )
+
+
+def _problem_errors(error: RushesError) -> list[ProblemError]:
+    faults = error.faults if isinstance(error, BadRequest) else ()
+    return [ProblemError(field=fault.field, code=fault.code, detail=fault.detail) for fault in faults]
