@@ -64,7 +64,7 @@ def load_settings(arguments: Mapping[str, object] | None = None, environ: Mappin
     environ = os.environ if environ is None else environ
     merged: dict[str, Any] = {}
     if (file := Path(environ.get(f"{PREFIX}CONFIG", "rushes.toml"))).is_file():
-        merged |= tomllib.loads(file.read_text("utf-8"))
+        merged |= _read_settings(file)
     known = Settings.__struct_fields__
     merged |= {name: environ[key] for name in known if (key := PREFIX + name.upper()) in environ}
     merged |= {name: value for name, value in (arguments or {}).items() if value is not None}
@@ -75,6 +75,13 @@ def load_settings(arguments: Mapping[str, object] | None = None, environ: Mappin
     except msgspec.ValidationError as error:
         fault = fault_of(error, Settings)
         raise bad(fault.field, f"A setting is wrong. {fault.detail}") from error
+
+
+def _read_settings(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise bad("config", f"The settings in {file} cannot be read: {error}.") from error
 
 
 def set_up_logs(level: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,9 +24,6 @@ from rushes.studio import Studio
 
 structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
 TINY: dict[str, Any] = {"prompt": "a lake", "duration_seconds": 1, "resolution": "180p", "fps": 8, "seed": 7}
-PNG = (  # 64 x 36, one colour
-    "89504e470d0a1a0a0000000d4948445200000040000000240802000000ddb0c3b30000003649444154789cedcf410d00300804b0"
-)
 Frame = dict[str, Any]
 Serve = Callable[[Limits], Awaitable[Server]]
 
@@ -48,13 +46,8 @@ async def serving(studio: Studio) -> AsyncIterator[Serve]:
     yield start
     for server in servers:
         await server.close()
-    await asyncio.wait_for(_only_we_are_left(), 5)
-
-
-async def _only_we_are_left() -> None:
-    """The studio's own tasks come and go; what belongs to a socket or a request must be gone with the server."""
-    left = [task for task in asyncio.all_tasks() if "rushes/api" in str(task.get_coro())]
-    await asyncio.gather(*left)
+    left = [task for task in asyncio.all_tasks() if re.search(r"Socket|Stream|RequestHandler", repr(task.get_coro()))]
+    assert not left, "a socket or a request outlived its server"
 
 
 @pytest.fixture

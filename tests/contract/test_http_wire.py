@@ -451,7 +451,7 @@ async def trickle(_: bytes, writer: asyncio.StreamWriter) -> None:
 
 
 async def test_a_result_that_trickles_is_given_up() -> None:
-    failed = await kept(trickle, limits=Limits(grace_s=0.1))
+    failed = await kept(trickle, limits=Limits(grace_s=0.1, result_s=2.0))
     assert (failed.fault.code, failed.fault.retryable) == ("no_answer", True)
     assert "slowly" in failed.fault.detail
 
@@ -503,6 +503,22 @@ async def test_a_callers_address_is_looked_at_before_it_is_asked(url: str) -> No
             await http.fetch(url, 100)
     assert failed.value.certain
     assert "pw" not in failed.value.fault.detail
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://127.0.0.1:9/a", "must start with https"),  # said by check_url
+        ("https://127.0.0.1/a", "not on the public internet"),  # said by the guard, about the socket
+        ("https://[::ffff:127.0.0.1]/a", "not on the public internet"),
+        ("https://①②⑦.⓪.⓪.①/a", "not on the public internet"),
+    ],
+)
+async def test_both_guards_stand_before_a_callers_address(url: str, why: str) -> None:
+    """Either alone would refuse some of these for another reason, or by chance."""
+    async with client("https://192.0.2.1") as http:
+        with pytest.raises(Failed, match=why):
+            await http.fetch(url, 100)
 
 
 async def test_a_callers_picture_has_a_limit() -> None:

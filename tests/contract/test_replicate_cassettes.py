@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import socket
-import sys
 from collections.abc import Awaitable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
+from recorder import CLIP, REPLICATE, SECRET, Seen, act, client, playing, record, recording
 
 from rushes.adapters.base import Broken, Done, Failed, Request, Response, Stopped, Unfinished
 from rushes.adapters.replicate import Replicate
@@ -18,10 +18,6 @@ from rushes.emulators.base import serve_twin
 from rushes.video import Target
 
 CASSETTES = Path(__file__).parents[2] / "cassettes"
-sys.path.append(str(CASSETTES))
-
-from recorder import CLIP, REPLICATE, SECRET, Seen, act, client, playing, record, recording  # noqa: E402
-
 TAPES = CASSETTES / "replicate"
 TARGET = Target(provider="replicate", model="prunaai/p-video", credential="REPLICATE_API_TOKEN")
 

@@ -129,9 +129,9 @@ def test_pictures_go_where_their_role_says() -> None:
 
 
 def test_a_prompt_for_a_model_that_takes_none_is_refused_not_dropped() -> None:
-    with pytest.raises(Failed) as failed:
-        submitted(images(picture(), prompt="p"), SVD)
-    assert (failed.value.certain, failed.value.fault.field) == (True, "prompt")
+    with pytest.raises(BadRequest) as refused:
+        normalise(images(picture(), prompt="p"), MODEL[SVD])
+    assert (refused.value.code, refused.value.field) == ("unsupported_feature", "prompt")
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.id)
@@ -142,7 +142,7 @@ def test_whatever_the_data_admits_has_a_name_on_the_wire(model: Model) -> None:
     limits |= {"resolution": model.resolutions, "fps": model.frame_rates}
     admitted = {name for name, values in limits.items() if values} | set(model.fields) | set(model.roles)
     assert admitted == set(names) - {"prompt"}
-    assert ("prompt" in names) == model.needs_prompt
+    assert ("prompt" in names) == (model.prompt == "required")
     assert model.draws_seed == ("seed" in names)
 
 

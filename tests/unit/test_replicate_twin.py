@@ -116,7 +116,7 @@ def test_moderation_and_failures() -> None:
 def test_what_the_adapter_sends_is_what_the_twin_knows(model: Model) -> None:
     """Two tables written apart: the adapter's field names and the twin's schemas."""
     inputs = tuple(Input(role=role, asset=IMAGE) for role in model.roles)
-    spec = VideoSpec(prompt="p" if model.needs_prompt else "", operation=ImageToVideo(), inputs=inputs)
+    spec = VideoSpec(prompt="p" if model.prompt == "required" else "", operation=ImageToVideo(), inputs=inputs)
     wishes = {name: {"seed": 7}.get(name, True) for name in model.fields}
     options = {
         name: {"boolean": True, "integer": 7, "number": 0.5}.get(kind, "x") for name, kind in model.options.items()

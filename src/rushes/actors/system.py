@@ -414,7 +414,7 @@ class System:
             report = replace(report, incarnation=self._incarnation)
         if isinstance(report, m.RecordTrouble):
             actor.troubles += 1
-            _log.warning("effect.troubled", job=actor.name, effect=type(owed).__name__, detail=report.fault.detail)
+            _log.warning("effect.troubled", job=actor.name, effect=type(owed).__name__, code=report.fault.code)
             if report.fault.code == "authentication_failed":
                 lane.close_until(asyncio.get_running_loop().time() + CREDENTIAL_PAUSE_S)
         else:

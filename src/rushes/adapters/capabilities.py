@@ -64,7 +64,7 @@ class Model(Struct, frozen=True, kw_only=True):
     fields: frozenset[str] = frozenset()  # other Config fields that it honours
     options: Mapping[str, OptionType] = {}  # provider options by name
     defaults: Config = Config()
-    needs_prompt: bool = True
+    prompt: Literal["required", "optional", "none"] = "required"
     draws_seed: bool = True  # the wire takes a seed: an absent one is drawn by us and recorded
     max_seed: int = 2**31 - 1
     price: Price | None = None
@@ -175,7 +175,9 @@ def _faults(spec: VideoSpec, model: Model) -> list[Fault]:
         for name in Config.__struct_fields__
         if name not in limits and getattr(spec, name) is not None and name not in model.fields
     ]
-    if model.needs_prompt and not spec.prompt.strip():
+    if model.prompt == "none" and spec.prompt.strip():
+        faults.append(_unsupported("prompt", f"{model.id} takes no prompt: leave it out."))
+    if model.prompt == "required" and not spec.prompt.strip():
         faults.append(Fault("invalid_input", f"{model.id} needs a prompt: say what to show.", field="prompt"))
     if spec.seed is not None and spec.seed > model.max_seed:
         faults.append(Fault("invalid_input", f"{model.id} takes seeds from 0 to {model.max_seed}.", field="seed"))

@@ -22,7 +22,7 @@ MODEL = Model(
     roles={"first_frame": 1, "style": 1},
     fields=frozenset({"negative_prompt", "seed", "generate_audio", "style_strength"}),
     defaults=Config(aspect_ratio="16:9", duration_seconds=5.0, resolution="720p", fps=24.0, generate_audio=False),
-    needs_prompt=False,  # a picture alone will do
+    prompt="optional",  # a picture alone will do
     free=True,
 )
 FIELDS = {"seconds": "duration_seconds", "audio": "generate_audio", "first_frame": "inputs", "style": "inputs"}

@@ -69,7 +69,7 @@ MODELS: Final = (
             "cond_aug": "number",
             "decoding_t": "integer",
         },
-        needs_prompt=False,
+        prompt="none",
     ),
 )
 VERSIONS: Final = {"stability-ai/stable-video-diffusion": SVD_VERSION}  # community models are run by version
@@ -202,8 +202,6 @@ def _suffix(asset: AssetRef) -> str:
 
 def _input(spec: VideoSpec, names: Mapping[str, str], prepared: base.Prepared) -> dict[str, object]:
     """The model's own input: every wish under the name that it has there."""
-    if spec.prompt and "prompt" not in names:
-        raise Failed(Fault("unsupported_feature", "This model takes no prompt: leave it out.", field="prompt"))
     wishes = {
         name: value for name in ("prompt", *Config.__struct_fields__) if (value := getattr(spec, name)) is not None
     }

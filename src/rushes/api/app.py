@@ -25,6 +25,7 @@ from rushes.faults import RushesError, Unavailable, bad
 from rushes.studio import Studio
 
 MAX_BODY_BYTES: Final = 16 * 2**20  # of JSON; a picture may travel in it. Uploads are streamed and have their own cap
+LINGER_S: Final = 1.0  # to read on after a body was refused, so that its sender gets to see the answer
 STOP_S: Final = 5.0  # for requests that are being answered while the server stops
 LOOPBACK: Final = "127.0.0.1:8484"
 
@@ -81,7 +82,7 @@ async def serve(
     """Answer at HOST:PORT; port 0 takes a free one. Raises BadRequest about `listen` where that cannot be."""
     host, port = _address(listen)
     app = build_app(studio, allowed_origins=allowed_origins, host=host, limits=limits)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S, lingering_time=LINGER_S)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()

@@ -67,38 +67,42 @@ def main(words: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `rushes list | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
-    except StoreError as error:
-        screen.complain(Complaint(code="storage_failed", detail=str(error)))
-        return Exit.TROUBLE
-    except RushesError as error:
-        _complain(error, screen)
-        return EXITS.get(error.code, Exit.TROUBLE)
+    except Exception as error:  # noqa: BLE001 - the last door: whatever it was becomes a sentence and a code
+        return complain(error, screen)
 
 
 def _run(words: Sequence[str], screen: Screen) -> Exit:
     asked = parse(words)
     settings = load_settings({"data": asked.data, "listen": asked.listen})
     set_up_logs(settings.log_level)
-    debug = settings.log_level == "debug"
-    if not debug:  # what libraries have to say comes with tracebacks
-        logging.disable()
+    if settings.log_level != "debug":
+        logging.disable()  # what libraries have to say comes with tracebacks
     try:
         return asyncio.run(_verb(asked, settings, screen))
-    except (RushesError, StoreError, BrokenPipeError):
-        if debug:
+    except Exception:
+        if settings.log_level == "debug":
             traceback.print_exc()
         raise
-    except Exception as error:  # noqa: BLE001 - the last door: what nobody expected becomes a sentence
-        if debug:
-            traceback.print_exc()
-        name = type(error).__name__
-        detail = f"This should not have happened ({name}): RUSHES_LOG_LEVEL=debug shows where; please report it."
-        screen.complain(Complaint(code="internal_error", detail=detail))
-        return Exit.INTERNAL
 
 
 async def _verb(asked: Asked, settings: Settings, screen: Screen) -> Exit:
     return await VERBS[asked.verb](asked, settings, screen)
+
+
+def complain(error: Exception, screen: Screen) -> Exit:
+    """Say what went wrong; the answer is the exit code."""
+    match error:
+        case RushesError():
+            _complain(error, screen)
+            return EXITS.get(error.code, Exit.TROUBLE)
+        case StoreError():
+            screen.complain(Complaint(code="storage_failed", detail=str(error)))
+            return Exit.TROUBLE
+        case _:
+            word = type(error).__name__
+            detail = f"This should not have happened ({word}): RUSHES_LOG_LEVEL=debug shows where; please report it."
+            screen.complain(Complaint(code="internal_error", detail=detail))
+            return Exit.INTERNAL
 
 
 def _complain(error: RushesError, screen: Screen) -> None:

@@ -1,0 +1,220 @@
+"""The command line's pure parts: words in, exit codes and plain text out."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from typing import get_args
+
+import msgspec
+import pytest
+
+from rushes.cli.arguments import EXIT_CODES, Asked, Exit, parse
+from rushes.cli.entry import complain
+from rushes.cli.screen import (
+    Progress,
+    Screen,
+    aligned,
+    clock,
+    instant,
+    job_sheet,
+    jobs_table,
+    plain,
+    progress_line,
+    size,
+)
+from rushes.cli.verbs import _finish
+from rushes.eventstore.base import StoreUnavailable
+from rushes.faults import BadRequest, Code, Conflict, Fault, FolderInUse, NotFound, RushesError, bad
+from rushes.video import FaultView, JobView, TextToVideo, VideoSpec
+
+RUNNING = JobView(
+    id="job_1",
+    status="running",
+    phase="running",
+    version=4,
+    operation="text-to-video",
+    provider="local",
+    model="local",
+    prompt="a lake",
+    request=VideoSpec(operation=TextToVideo()),
+    created_at=1_000.0,
+    updated_at=1_001.0,
+    attempt=1,
+    progress=50,
+    eta_seconds=12.0,
+    cancel_requested=False,
+    attention="",
+    billed="unknown",
+    cost=None,
+    error=None,
+    takes=[],
+    age_seconds=0.0,
+)
+
+
+def changed(**fields: object) -> JobView:
+    return msgspec.convert(msgspec.structs.asdict(RUNNING) | fields, JobView)
+
+
+def screen(*, as_json: bool = False) -> tuple[Screen, io.StringIO, io.StringIO]:
+    out, err = io.StringIO(), io.StringIO()
+    return Screen(out, err, as_json=as_json), out, err
+
+
+# ── what is asked ──
+
+
+@pytest.mark.parametrize("words", [["--data", "d", "--json", "list"], ["list", "--data", "d", "--json"]])
+def test_common_options_stand_before_or_behind_the_verb(words: list[str]) -> None:
+    assert parse(words) == Asked(verb="list", data="d", json=True)
+
+
+def test_what_stands_behind_the_verb_wins() -> None:
+    assert parse(["--data", "a", "show", "job_1", "--data", "b"]).data == "b"
+
+
+def test_every_option_of_generate_arrives() -> None:
+    words = (
+        "generate lake --model m --duration 2.5 --aspect-ratio 1:1 --resolution hd --fps 8 --seed 7 --negative-prompt n"
+    )
+    more = "--audio --image f.png --idempotency-key k --no-wait -o out.mp4"
+    assert parse(f"{words} {more}".split()) == Asked(
+        verb="generate",
+        prompt="lake",
+        model="m",
+        duration=2.5,
+        aspect_ratio="1:1",
+        resolution="hd",
+        fps=8.0,
+        seed=7,
+        negative_prompt="n",
+        audio=True,
+        image="f.png",
+        idempotency_key="k",
+        no_wait=True,
+        output="out.mp4",
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["film"], ["show"], ["list", "--status", "odd"], ["generate", "x", "--seed", "a"], ["list", "--lim", "3"]],
+)
+def test_a_wrong_command_line_is_one_sentence(words: list[str]) -> None:
+    with pytest.raises(BadRequest, match=r"^[A-Z].*See: rushes.*--help$"):
+        parse(words)
+
+
+# ── how it ends ──
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (bad("prompt", "empty"), 2),
+        (NotFound(), 3),
+        (Conflict(), 4),
+        (FolderInUse("d", 7, "http://x"), 7),
+        (StoreUnavailable("The disk is full."), 7),
+        (RuntimeError("odd"), 70),
+    ],
+)
+def test_errors_have_their_exit_codes(error: Exception, code: int) -> None:
+    shown, out, err = screen()
+    assert complain(error, shown) == code
+    assert out.getvalue() == ""
+    assert err.getvalue().startswith("rushes: ")
+    assert err.getvalue().count("\n") == 1
+
+
+def test_every_code_of_an_error_has_an_exit_code_that_help_explains() -> None:
+    for code in get_args(Code):
+        error = RushesError("It is so.")
+        error.code = code
+        assert f"{complain(error, screen()[0]):>5}  " in EXIT_CODES
+    assert all(f"{code:>5}  " in EXIT_CODES for code in Exit)
+
+
+def test_every_wrong_field_has_its_line_and_its_option() -> None:
+    shown, _, err = screen()
+    complain(
+        BadRequest([Fault("invalid_input", "Too long.", field="duration_seconds"), Fault("conflict", "No.")]), shown
+    )
+    assert err.getvalue() == "rushes: --duration: Too long.\nrushes: No.\n"
+
+
+def test_with_json_an_error_is_an_object() -> None:
+    shown, _, err = screen(as_json=True)
+    complain(NotFound("There is no job x.", job_id="x"), shown)
+    assert msgspec.json.decode(err.getvalue()) == {"code": "not_found", "detail": "There is no job x.", "job_id": "x"}
+
+
+@pytest.mark.parametrize(
+    ("view", "code", "told"),
+    [
+        (changed(status="succeeded", phase="succeeded"), 0, ""),
+        (
+            changed(status="failed", phase="failed", error=FaultView(code="moderated", detail="No."), billed="no"),
+            1,
+            "rushes: No.\n",
+        ),
+        (changed(status="cancelled", phase="cancelled"), 5, ""),
+        (
+            changed(phase="parked", attention="Nobody knows."),
+            6,
+            "rushes: Nobody knows. A person has to decide (billed: unknown).\n",
+        ),
+    ],
+)
+def test_how_a_job_ended_is_the_exit_code(view: JobView, code: int, told: str) -> None:
+    shown, out, err = screen()
+    assert _finish(view, shown) == code
+    assert out.getvalue() == f"job_1 {view.phase}\n"
+    assert err.getvalue() == told
+
+
+# ── what is seen ──
+
+
+def test_progress_shows_phase_percent_elapsed_and_time_left() -> None:
+    line = progress_line(RUNNING, now=1_065.0)
+    assert line == "running    [############............]  50 %  1:05 elapsed, 0:12 left"
+    assert progress_line(changed(progress=None), now=1_001.0).split() == ["running", "0:01", "elapsed"]
+
+
+def test_away_from_a_terminal_only_changes_are_lines() -> None:
+    out = io.StringIO()
+    progress = Progress(out)
+    for view in (RUNNING, changed(version=5), changed(progress=60)):
+        progress.show(view)
+    assert [line.split("]")[1].split()[0] for line in out.getvalue().splitlines()] == ["50", "60"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+async def test_on_a_terminal_one_line_is_rewritten_and_finished() -> None:
+    out = Terminal()
+    progress = Progress(out)
+    with progress.ticking():
+        progress.show(RUNNING)
+        progress.show(changed(progress=60))
+    assert out.getvalue().count("\r\x1b[K") == 2
+    assert out.getvalue().count("\n") == 1
+    assert max(map(len, out.getvalue().split("\r\x1b[K"))) <= shutil.get_terminal_size().columns
+
+
+def test_times_and_sizes_are_short() -> None:
+    assert [clock(7), clock(754), clock(3_723)] == ["0:07", "12:34", "1:02:03"]
+    assert [size(12), size(612_000), size(1_500_000)] == ["12 bytes", "612.0 kB", "1.5 MB"]
+    assert instant(1.0625).endswith(":01.062")
+    assert aligned([("a", "bb"), ("ccc", "d")]) == "a    bb\nccc  d"
+
+
+def test_a_prompt_cannot_command_the_terminal() -> None:
+    assert plain("a\x1b[2Jb\nc") == "a [2Jb c"
+    evil = changed(prompt="\x1b]0;pwned\x07")
+    assert "\x1b" not in jobs_table([evil]) + job_sheet(evil)
