@@ -117,8 +117,9 @@ def installed_adapters() -> dict[str, Adapter]:
     return {adapter.name: adapter for adapter in sorted(made, key=lambda adapter: str(adapter.name))}
 
 
-def credentials_of(adapters: Mapping[str, Adapter], environ: Mapping[str, str]) -> dict[str, str]:
+def credentials_of(adapters: Mapping[str, Adapter], environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """The keys that are there, by the name of their variable."""
+    environ = os.environ if environ is None else environ
     auths = [adapter.capabilities.auth for adapter in adapters.values()]
     names = [name for auth in auths if auth is not None for name in auth.env]
     return {name: environ[name] for name in names if environ.get(name)}

@@ -20,7 +20,8 @@ from rushes.eventstore.upkeep import FolderLock
 
 COMMAND = (sys.executable, "-m", "rushes.cli")
 TINY = ("--duration", "1", "--resolution", "180p", "--fps", "8")
-LONG = ("--duration", "60", "--resolution", "360p", "--fps", "30")  # some seconds: time enough to interrupt it
+LONG = ("--duration", "60", "--resolution", "720p", "--fps", "30")  # never waited for
+MIDDLE = ("--duration", "10", "--resolution", "360p", "--fps", "30")  # seconds: time enough to interrupt it
 PATIENCE_S = 60.0
 
 
@@ -90,16 +91,13 @@ def folder(tmp_path: Path) -> Path:
         (["x", "--model", "lokal"], ["--model", "Did you mean 'local'?"]),
         (["x", "--model", "replicate/prunaai/p-video"], ["--model", "REPLICATE_API_TOKEN"]),
         ([""], ["PROMPT", "empty"]),
-        ([], ["PROMPT", "empty"]),
         (["x", "--duration", "99"], ["--duration", "1 to 60"]),
-        (["x", "--duration", "soon"], ["--duration", "soon"]),
         (["x", "--aspect-ratio", "5:1"], ["--aspect-ratio", "16:9"]),
         (["x", "--fps", "7"], ["--fps", "24"]),
         (["x", "--seed", "-1"], ["--seed"]),
         (["x", "--image", "/nowhere/a.png"], ["--image", "No such file"]),
         (["x", "--image", __file__], ["--image", "not an image"]),
         (["x", "--image", "https://nowhere.invalid/a.png"], ["--image", "could not be fetched"]),
-        (["x", "--image", "https://127.0.0.1:1/a.png"], ["--image", "could not be fetched"]),
         (["x", "-o", "/"], ["--output", "folder"]),
         (["x", "-o", f"{__file__}/a.mp4"], ["--output", "cannot be written"]),
         (["x", "-o", "a.mp4", "--no-wait"], ["--output", "--no-wait"]),
@@ -114,11 +112,6 @@ def test_bad_input_is_one_sentence_and_nothing_is_stored(folder: Path, words: li
 def test_control_a_good_request_is_stored(folder: Path) -> None:
     good(folder, "generate", "x", *TINY)
     assert events_in(folder) > 0
-
-
-def test_two_wrong_fields_are_two_sentences(folder: Path) -> None:
-    done = run(folder, "generate", "x", "--duration", "99", "--fps", "7")
-    assert [line.split()[1] for line in done.stderr.splitlines()] == ["--duration:", "--fps:"]
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
@@ -193,18 +186,13 @@ def test_the_same_key_is_the_same_job(folder: Path) -> None:
     one_sentence(run(folder, "generate", "y", *TINY, "--idempotency-key", "k"), 4, "key")
 
 
-def test_a_job_that_is_not_there(folder: Path) -> None:
+def test_looking_finds_no_job_and_makes_no_folder(folder: Path) -> None:
+    good(folder, "list")
+    good(folder, "doctor")
     for verb in ("show", "events", "watch", "cancel"):
         one_sentence(run(folder, verb, "job_none"), 3, "job_none")
     error = json.loads(run(folder, "show", "job_none", "--json").stderr)
     assert (error["code"], error["job_id"]) == ("not_found", "job_none")
-
-
-def test_looking_makes_no_folder(folder: Path) -> None:
-    good(folder, "list")
-    good(folder, "doctor")
-    for verb in ("show", "events", "watch", "cancel"):
-        run(folder, verb, "job_none")
     assert not folder.exists()
 
 
@@ -223,7 +211,7 @@ def test_cancel_ends_a_job_and_comes_too_late_for_another(folder: Path) -> None:
 @contextmanager
 def generating(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A `generate` that has told the provider."""
-    words = [*COMMAND, "generate", "x", *LONG, "--data", str(folder)]
+    words = [*COMMAND, "generate", "x", *MIDDLE, "--data", str(folder)]
     with subprocess.Popen(words, env=environ(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         while not process.stderr.readline().startswith("running"):
@@ -279,7 +267,7 @@ def test_beside_a_server_every_verb_goes_through_it(folder: Path, tmp_path: Path
 
 
 def test_watch_tells_a_line_for_every_change(folder: Path) -> None:
-    job = good(folder, "generate", "x", *LONG, "--no-wait").strip()
+    job = good(folder, "generate", "x", *MIDDLE, "--no-wait").strip()
     views = [json.loads(line) for line in good(folder, "watch", job, "--json").splitlines()]
     assert len(views) > 2
     assert [view["version"] for view in views] == sorted({view["version"] for view in views})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -14,10 +14,9 @@ from conftest import TINY, Frame, Reader, Serve, reading, whole_log, write_log
 from rushes.api.app import Server
 from rushes.api.protocol import MAX_SUBSCRIPTIONS, BadFrame, read_frame
 from rushes.api.stream import FRAME_BYTES, Limits
+from rushes.eventstore.base import EventStore, Stream
 from rushes.studio import Studio
 from rushes.video import VideoRequest
-
-NOBODY_ELSE = Limits(send_s=60.0)
 
 
 async def test_hello_is_answered_with_where_the_log_ends(server: Server, studio: Studio) -> None:
@@ -222,7 +221,7 @@ async def test_one_job_is_shown_and_then_told(server: Server, studio: Studio) ->
         subscribed = await reader.hear("subscribed")
         shown = subscribed["snapshot"]
         assert shown["id"] == job.id
-        items = []
+        items: list[Frame] = []
         while not items or items[-1]["type"] != "job.succeeded":
             frame = await reader.hear()
             items += frame.get("items", [])
@@ -234,6 +233,33 @@ async def test_one_job_is_shown_and_then_told(server: Server, studio: Studio) ->
         await reader.say(type="subscribe", id="b", job=job.id, from_="start")
         assert (await reader.hear("subscribed"))["snapshot"]["status"] == "succeeded"
         assert [item["version"] for item in await reader.until_caught_up()] == list(range(1, versions[-1] + 1))
+
+
+class Busy:
+    """The same store, in which the job moves on between two questions."""
+
+    def __init__(self, store: EventStore) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    async def find(self, name: str) -> Stream | None:
+        await self._store.wait(self._store.position)
+        return await self._store.find(name)
+
+
+async def test_what_happens_while_the_snapshot_is_taken_is_told(serving: Serve, studio: Studio) -> None:
+    studio.store = cast("EventStore", Busy(studio.store))
+    server = await serving(Limits())
+    job, _ = await studio.submit(VideoRequest(**TINY | {"duration_seconds": 60, "fps": 30}))
+    async with reading(server.url) as reader:
+        await reader.say(type="subscribe", id="a", job=job.id)
+        subscribed = await reader.hear("subscribed")
+        assert subscribed["position"] < studio.store.position  # it did move
+        items = await reader.until_caught_up()
+        assert items[0]["version"] == subscribed["snapshot"]["version"] + 1
+    await studio.job(job.id).cancel()
 
 
 # ── once, and in order ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -250,7 +276,7 @@ async def read_with_breaks(url: str, rng: random.Random, until: asyncio.Event, e
             for _ in range(rng.randrange(6)):
                 frame: Frame = await reader.hear()
                 seen += [(item["position"], item["version"]) for item in frame.get("items", ())]
-                cursor = frame.get("upto", frame.get("position"))
+                cursor = frame["upto"] if "upto" in frame else frame["position"]
                 if cursor == end[0] or frame["type"] == "caught_up":
                     break
     return seen
@@ -309,7 +335,8 @@ async def test_large_events_come_in_frames_of_a_bounded_size(server: Server, stu
     async with reading(server.url) as reader:
         await reader.say(type="subscribe", id="a", from_="start")
         await reader.hear("subscribed")
-        sizes, uptos = [], []
+        sizes: list[int] = []
+        uptos: list[int] = []
         while (message := await reader.ws.receive(5)).data.startswith('{"type":"events"'):
             sizes.append(len(message.data))
             uptos.append(message.json()["upto"])
@@ -359,7 +386,7 @@ async def test_who_does_not_read_is_closed_and_others_do_not_notice(serving: Ser
 
 async def test_without_the_timeout_the_slow_would_stay(serving: Serve, studio: Studio) -> None:
     """The negative control: it is our own timeout that closes, nothing else does."""
-    server = await serving(NOBODY_ELSE)
+    server = await serving(Limits(send_s=60.0))
     async with (
         reading(server.url, connector=aiohttp.TCPConnector(socket_factory=narrow)) as slow,
         reading(server.url) as other,

@@ -95,12 +95,15 @@ class System:
         loop = asyncio.get_running_loop()
         ends = loop.time() + grace_s
         while self._tasks and loop.time() < ends:
-            await asyncio.wait(self._tasks, timeout=ends - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+            wait_s = ends - loop.time()
+            done, _ = await asyncio.wait(self._tasks, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+            self._tasks -= done  # their own callbacks may not have run yet
         while self._tasks:
-            left = list(self._tasks)
+            left = set(self._tasks)
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
+            self._tasks -= left
 
     # ── what others ask ──
 

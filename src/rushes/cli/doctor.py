@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import sqlite3
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal
 
@@ -34,7 +33,7 @@ class Check(Struct, frozen=True):
 async def doctor(asked: Asked, settings: Settings, screen: Screen) -> Exit:  # noqa: ARG001
     """Look at everything a job needs."""
     checks = [_python(), _sqlite(), _folder(settings.folder), _owner(settings.folder), await _log(settings), _media()]
-    checks += _adapters(os.environ)
+    checks += _adapters()
     usable = all(check.state != "unusable" for check in checks)
     found = {"ok": usable, "checks": checks}
     screen.result(found, aligned([(check.state, check.name, check.detail) for check in checks]))
@@ -85,10 +84,10 @@ def _media() -> Check:
     return Check("media extra", "warning", f"missing. {MEDIA_EXTRA}")
 
 
-def _adapters(environ: Mapping[str, str]) -> list[Check]:
+def _adapters() -> list[Check]:
     """Which providers can be asked. The names of keys are shown, never their values."""
     adapters = installed_adapters()
-    found = credentials_of(adapters, environ)
+    found = credentials_of(adapters)
     checks: list[Check] = []
     for name, adapter in adapters.items():
         auth = adapter.capabilities.auth
