@@ -33,6 +33,7 @@ from rushes.studio import Doors, Studio
 from rushes.video import Probe, fault_of
 
 PREFIX: Final = "RUSHES_"
+_log = structlog.get_logger("rushes")
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -113,8 +114,15 @@ def _without_traceback(_logger: object, _method: str, event: structlog.typing.Ev
 
 def installed_adapters() -> dict[str, Adapter]:
     """Every adapter that is registered under the entry point group `rushes.adapters`, ours and other packages'."""
-    made = (point.load()() for point in entry_points(group="rushes.adapters"))
-    return {adapter.name: adapter for adapter in sorted(made, key=lambda adapter: str(adapter.name))}
+    made: dict[str, Adapter] = {}
+    for point in entry_points(group="rushes.adapters"):
+        try:
+            adapter: Adapter = point.load()()
+        except Exception as error:  # noqa: BLE001 - somebody else's package must not stop ours
+            _log.error("adapter.failed", entry_point=point.value, error=f"{type(error).__name__}: {error}")
+        else:
+            made[adapter.name] = adapter
+    return dict(sorted(made.items()))
 
 
 def credentials_of(adapters: Mapping[str, Adapter], environ: Mapping[str, str] | None = None) -> dict[str, str]:

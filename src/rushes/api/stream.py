@@ -114,7 +114,7 @@ class Subscription:
 
     def __init__(self, id: str, stream: int | None, cursor: int) -> None:
         self.id, self.stream, self.cursor = id, stream, cursor  # `stream` None: all
-        self.owes_caught_up = True
+        self.owes_caught_up = True  # told once after the history, and again whenever it fell behind
 
 
 class Closing(Exception):
@@ -293,9 +293,9 @@ class Socket:
                 return False
             for frame in frames(subscription.id, items, upto):
                 await self._send(frame)
-                subscription.owes_caught_up = True
             subscription.cursor = upto
         if subscription.cursor < self._store.position:
+            subscription.owes_caught_up = True  # it fell behind; a reader who keeps up is told once
             return True
         if subscription.owes_caught_up:
             await self._send(CaughtUp(sub=subscription.id, position=subscription.cursor))

@@ -70,13 +70,16 @@ async def _ask(verb: str, path: Path, wall_s: float) -> Answer:
     assert child.stdout is not None
     try:
         async with asyncio.timeout(wall_s):
-            return _answer(await child.stdout.read())
+            line = await child.stdout.read()
+            await child.wait()
+            return _answer(line)
     except TimeoutError as error:
         raise Unexamined(f"The file took longer than {wall_s:g} s to examine: it is refused.") from error
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            child.kill()
-        await child.communicate()
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            await child.communicate()
 
 
 def _answer(line: bytes) -> Answer:
