@@ -14,7 +14,7 @@ from conftest import TINY, Frame, Reader, Serve, reading, whole_log, write_log
 from rushes.api.app import Server
 from rushes.api.protocol import MAX_SUBSCRIPTIONS, BadFrame, read_frame
 from rushes.api.stream import FRAME_BYTES, Limits
-from rushes.eventstore.base import EventStore, Stream
+from rushes.eventstore.base import Birth, EventStore, Head, NewEvent, Stream, Write
 from rushes.studio import Studio
 from rushes.video import VideoRequest
 
@@ -179,15 +179,27 @@ async def test_an_event_looks_as_it_is_stored(server: Server, studio: Studio) ->
         assert await reader.hear() == {"type": "caught_up", "sub": "a", "position": 1}
 
 
-async def test_what_happens_later_is_told_and_the_end_of_it(server: Server, studio: Studio) -> None:
+async def test_a_reader_that_keeps_up_is_told_once_that_it_has_caught_up(server: Server, studio: Studio) -> None:
     async with reading(server.url) as reader:
         await reader.say(type="subscribe", id="a")
         assert (await reader.hear("subscribed"))["recovered"] is False
         assert await reader.hear() == {"type": "caught_up", "sub": "a", "position": 0}
-        await write_log(studio, "job_a", 1)
-        assert [item["position"] for item in await reader.until_caught_up()] == [1]
-        await write_log(studio, "job_b", 1)
-        assert [item["job_id"] for item in await reader.until_caught_up()] == ["job_b"]
+        for job in ("job_a", "job_b"):
+            await write_log(studio, job, 1)
+            assert [item["job_id"] for item in (await reader.hear("events"))["items"]] == [job]
+        await reader.say(type="ping")
+        await reader.hear("pong")
+
+
+async def test_a_reader_that_fell_behind_is_told_again(server: Server, studio: Studio) -> None:
+    async with reading(server.url) as reader:
+        await reader.say(type="subscribe", id="a")
+        await reader.hear("subscribed")
+        await reader.hear("caught_up")
+        many = [NewEvent("test.happened", 1, 1.0, b"{}")] * 600  # at once, and more than one batch
+        await studio.store.append(Write(Birth("job_a", "job", "default"), 0, many, Head(open=False, lane=""), 1))
+        positions = [item["position"] for item in await reader.until_caught_up()]
+        assert positions == list(range(1, 601))
 
 
 async def test_after_unsubscribe_nothing_is_told(server: Server, studio: Studio) -> None:
@@ -229,9 +241,10 @@ async def test_one_job_is_shown_and_then_told(server: Server, studio: Studio) ->
         assert versions == list(range(shown["version"] + 1, shown["version"] + 1 + len(items)))
         assert {item["job_id"] for item in items} == {job.id}
         assert items[0]["position"] > subscribed["position"]
-        await reader.hear("caught_up")
         await reader.say(type="subscribe", id="b", job=job.id, from_="start")
-        assert (await reader.hear("subscribed"))["snapshot"]["status"] == "succeeded"
+        while (frame := await reader.hear())["type"] != "subscribed":
+            assert frame["type"] == "caught_up"
+        assert frame["snapshot"]["status"] == "succeeded"
         assert [item["version"] for item in await reader.until_caught_up()] == list(range(1, versions[-1] + 1))
 
 
