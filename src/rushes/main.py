@@ -69,6 +69,8 @@ def load_settings(arguments: Mapping[str, object] | None = None, environ: Mappin
     known = Settings.__struct_fields__
     merged |= {name: environ[key] for name in known if (key := PREFIX + name.upper()) in environ}
     merged |= {name: value for name, value in (arguments or {}).items() if value is not None}
+    if (arguments or {}).get("data") == "":
+        raise bad("data", "The data folder has no name: a variable may be empty. Give a folder, or leave it out.")
     if isinstance(origins := merged.get("allowed_origins"), str):
         merged["allowed_origins"] = origins.split()
     try:

@@ -26,7 +26,7 @@ from rushes.eventstore.base import EventStore, Recorded, Stream
 from rushes.eventstore.follow import follow
 from rushes.faults import BadRequest, Conflict, Fault, JobFailed, NotFound, Unreadable, bad
 from rushes.media import MediaTrouble
-from rushes.units import DEFAULT_TENANT, AssetRef, Billed, Clock, fresh_job_id, keyed_job_id
+from rushes.units import DEFAULT_TENANT, AssetRef, Billed, Clock, Money, fresh_job_id, keyed_job_id, utc
 from rushes.video import (
     OPERATIONS,
     Config,
@@ -220,11 +220,11 @@ class Studio:
                 raise bad(field, f"There is no upload {given.upload!r}: send the file to POST /v1/uploads first.")
             asset = found
         if not asset.media_type.startswith("image/"):
-            raise bad(field, f"{field} is not an image that can be used: it looks like {asset.media_type}.")
+            raise bad(field, f"{field} is no image but {asset.media_type}: send a PNG, JPEG, WebP or GIF.")
         try:
             await self._doors.look_at_image(self._assets.path(asset.key))
         except MediaTrouble as trouble:
-            raise bad(field, f"{field} is not an image that can be used: {trouble.detail}") from trouble
+            raise bad(field, f"{field} is no image that can be used: {trouble.detail}") from trouble
         return Input(role=given.role, asset=asset)
 
     # ── looking ──
@@ -332,8 +332,8 @@ class Studio:
             model=target.model,
             prompt=facts.prompt,
             request=facts.spec,
-            created_at=snapshot.born_at,
-            updated_at=snapshot.at,
+            created_at=utc(snapshot.born_at),
+            updated_at=utc(snapshot.at),
             attempt=job.attempt if not isinstance(job, m.New) else 0,
             progress=_progress(job),
             eta_seconds=_eta_s(job, now),
@@ -467,6 +467,8 @@ def _billed(job: State) -> Billed:
     match job:
         case m.New():
             return "no"
+        case m.Sent(started=m.SubmissionStarted(max_cost=Money(micro_usd=0))):
+            return "no"
         case m.Queued(doubts=doubts):
             return "unknown" if doubts else "no"
         case (
@@ -531,7 +533,7 @@ def event_view(recorded: Recorded, job_id: str) -> EventView:
         job_id=job_id,
         version=recorded.version,
         type=recorded.type,
-        at=recorded.at,
+        at=utc(recorded.at),
         data=msgspec.Raw(recorded.data),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from datetime import UTC, datetime
 from typing import Annotated, Literal, Protocol, TypeVar
 
 from msgspec import Meta, Struct
@@ -54,6 +55,11 @@ class Handle(Struct, frozen=True, omit_defaults=True):
 
     id: str
     extra: dict[str, str] = {}  # what else its later calls need
+
+
+def utc(at: float) -> datetime:
+    """The log's seconds since 1970 as the time that callers are shown (RFC 3339 in JSON)."""
+    return datetime.fromtimestamp(at, UTC)
 
 
 def uuid7_hex(now: float, random_bits: int) -> str:

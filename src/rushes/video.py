@@ -7,6 +7,7 @@ passes what it got through `checked`, and nothing behind the doors checks again.
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypedDict, TypeVar
 
 import msgspec
@@ -165,7 +166,7 @@ class FaultView(Struct, frozen=True, kw_only=True):
 
 
 class JobView(Struct, frozen=True, kw_only=True):
-    """A job as every door shows it. Times are seconds since 1970, UTC."""
+    """A job as every door shows it. Times are RFC 3339 in JSON."""
 
     id: str
     status: Status
@@ -176,8 +177,8 @@ class JobView(Struct, frozen=True, kw_only=True):
     model: str
     prompt: str
     request: VideoSpec
-    created_at: float
-    updated_at: float
+    created_at: datetime
+    updated_at: datetime
     attempt: int
     progress: int | None  # percent, where the provider says
     eta_seconds: float | None  # a straight-line guess from the progress so far
@@ -223,7 +224,7 @@ class EventView(Struct, frozen=True, kw_only=True):
     job_id: str
     version: int
     type: str
-    at: float
+    at: datetime
     data: msgspec.Raw
 
 

@@ -72,9 +72,12 @@ def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         assert process.stdout is not None
         ready = json.loads(process.stdout.readline())
         assert ready["pid"] == process.pid
-        yield process, ready["url"]
-        process.terminate()
-        assert process.wait(PATIENCE_S) == 0
+        try:
+            yield process, ready["url"]
+        finally:
+            process.terminate()
+            code = process.wait(PATIENCE_S)
+        assert code == 0
 
 
 @pytest.fixture
@@ -96,7 +99,7 @@ def folder(tmp_path: Path) -> Path:
         (["x", "--fps", "7"], ["--fps", "24"]),
         (["x", "--seed", "-1"], ["--seed"]),
         (["x", "--image", "/nowhere/a.png"], ["--image", "No such file"]),
-        (["x", "--image", __file__], ["--image", "not an image"]),
+        (["x", "--image", __file__], ["--image", "no image"]),
         (["x", "--image", "https://nowhere.invalid/a.png"], ["--image", "could not be fetched"]),
         (["x", "-o", "/"], ["--output", "folder"]),
         (["x", "-o", f"{__file__}/a.mp4"], ["--output", "cannot be written"]),
@@ -214,9 +217,13 @@ def generating(folder: Path) -> Iterator[subprocess.Popen[str]]:
     words = [*COMMAND, "generate", "x", *MIDDLE, "--data", str(folder)]
     with subprocess.Popen(words, env=environ(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        while not process.stderr.readline().startswith("running"):
-            pass
-        yield process
+        while not (line := process.stderr.readline()).startswith("running"):
+            assert line, "it ended before it told the provider"
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
 
 
 def test_ctrl_c_keeps_the_job_and_watch_finishes_it(folder: Path) -> None:
@@ -262,7 +269,7 @@ def test_beside_a_server_every_verb_goes_through_it(folder: Path, tmp_path: Path
         assert out.read_bytes()[4:8] == b"ftyp"
         watched = good(folder, "watch", done, "--json").splitlines()
         assert json.loads(watched[-1])["status"] == "succeeded"
-        one_sentence(run(folder, "generate", "x", "--image", __file__), 2, "--image", "not an image")
+        one_sentence(run(folder, "generate", "x", "--image", __file__), 2, "--image", "no image")
         one_sentence(run(folder, "show", "job_none"), 3, "job_none")
 
 

@@ -268,7 +268,7 @@ async def test_an_upload_that_is_none(web: Web, data: bytes, headers: dict[str, 
             400,
             "invalid_input",
             "inputs[0].url",
-            "not an image",
+            "no image",
         ),
     ],
 )

@@ -174,7 +174,14 @@ async def test_an_event_looks_as_it_is_stored(server: Server, studio: Studio) ->
         subscribed = await reader.hear("subscribed")
         assert subscribed == {"type": "subscribed", "id": "a", "recovered": True, "snapshot": None, "position": 0}
         data = {"n": 0, "filler": "x" * 10}
-        item = {"position": 1, "job_id": "job_a", "version": 1, "type": "test.happened", "at": 1.0, "data": data}
+        item = {
+            "position": 1,
+            "job_id": "job_a",
+            "version": 1,
+            "type": "test.happened",
+            "at": "1970-01-01T00:00:01Z",
+            "data": data,
+        }
         assert await reader.hear() == {"type": "events", "sub": "a", "upto": 1, "items": [item]}
         assert await reader.hear() == {"type": "caught_up", "sub": "a", "position": 1}
 

@@ -37,7 +37,7 @@ from rushes.adapters.base import (
     refused,
     reply_json,
 )
-from rushes.adapters.capabilities import Capabilities, Model
+from rushes.adapters.capabilities import Capabilities, Model, Price
 from rushes.assets import Assets
 from rushes.eventstore.base import EventStore
 from rushes.faults import Fault, NotFound
@@ -72,7 +72,7 @@ class Acme:
                 durations_s=(5.0,),
                 fields=frozenset({"seed"}),
                 defaults=Config(duration_seconds=5.0),
-                free=True,
+                price=Price(per="clip", micro_usd=500_000, source="acme says so", as_of="2026-11-01"),
             ),
         ),
         submits_at_once=2,

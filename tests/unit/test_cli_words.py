@@ -26,6 +26,7 @@ from rushes.cli.screen import (
 from rushes.cli.verbs import _finish
 from rushes.eventstore.base import StoreUnavailable
 from rushes.faults import BadRequest, Code, Conflict, Fault, FolderInUse, NotFound, RushesError, bad
+from rushes.units import utc
 from rushes.video import FaultView, JobView, TextToVideo, VideoSpec
 
 RUNNING = JobView(
@@ -38,8 +39,8 @@ RUNNING = JobView(
     model="local",
     prompt="a lake",
     request=VideoSpec(operation=TextToVideo()),
-    created_at=1_000.0,
-    updated_at=1_001.0,
+    created_at=utc(1_000.0),
+    updated_at=utc(1_001.0),
     attempt=1,
     progress=50,
     eta_seconds=12.0,
@@ -210,7 +211,7 @@ async def test_on_a_terminal_one_line_is_rewritten_and_finished() -> None:
 def test_times_and_sizes_are_short() -> None:
     assert [clock(7), clock(754), clock(3_723)] == ["0:07", "12:34", "1:02:03"]
     assert [size(12), size(612_000), size(1_500_000)] == ["12 bytes", "612.0 kB", "1.5 MB"]
-    assert instant(1.0625).endswith(":01.062")
+    assert instant(utc(1.0625)).endswith(":01.062")
     assert aligned([("a", "bb"), ("ccc", "d")]) == "a    bb\nccc  d"
 
 

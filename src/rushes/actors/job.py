@@ -527,7 +527,7 @@ def _job_succeeded(job: Storing, event: m.JobSucceeded, _: float) -> Job:
         facts=job.facts,
         attempt=job.attempt,
         target=job.target,
-        billed="yes",
+        billed="no" if job.finished.cost and not job.finished.cost.micro_usd else "yes",
         ever_sent=True,
         takes=job.stored,
         cost=job.finished.cost,

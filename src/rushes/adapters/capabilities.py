@@ -99,7 +99,7 @@ def route(wanted: str, adapters: Mapping[str, Named]) -> tuple[str, Model]:
     bare = [found for found in by_name.values() if found[1].id == wanted]
     if len(bare) == 1:
         return bare[0]
-    names = sorted({*by_name, *adapters})
+    names = sorted({name for name, (provider, model) in by_name.items() if provider != model.id} | set(adapters))
     close = difflib.get_close_matches(wanted, names, n=1, cutoff=0.5)
     hint = f"Did you mean {close[0]!r}? " if close else ""
     raise bad("model", f"There is no model {wanted!r}. {hint}Known: {', '.join(names)}.", "model_unknown")

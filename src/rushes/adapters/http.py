@@ -284,20 +284,20 @@ def _joined(url: URL, location: str) -> URL:
 
 # ── Failures ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-NOT_SENT: Final[frozenset[type[Exception]]] = frozenset({
-    aiohttp.ClientConnectorError,  # DNS, refused, unreachable, the guard
-    aiohttp.ClientConnectorDNSError,
-    aiohttp.ClientProxyConnectionError,
-    UnixClientConnectorError,
-    aiohttp.ClientSSLError,
-    aiohttp.ClientConnectorSSLError,
-    aiohttp.ClientConnectorCertificateError,
-    aiohttp.ServerFingerprintMismatch,
-    aiohttp.ConnectionTimeoutError,  # connecting, or waiting for a free connection
-    aiohttp.InvalidURL,
-    aiohttp.InvalidUrlClientError,
-    aiohttp.NonHttpUrlClientError,
-})  # fmt: skip
+NOT_SENT: Final[Mapping[type[Exception], str]] = {
+    aiohttp.ClientConnectorError: "nothing answers there",
+    aiohttp.ClientConnectorDNSError: "its host name is not known",
+    aiohttp.ClientProxyConnectionError: "the proxy does not answer",
+    UnixClientConnectorError: "nothing answers there",
+    aiohttp.ClientSSLError: "its TLS cannot be trusted",
+    aiohttp.ClientConnectorSSLError: "its TLS cannot be trusted",
+    aiohttp.ClientConnectorCertificateError: "its certificate cannot be trusted",
+    aiohttp.ServerFingerprintMismatch: "its certificate is another one",
+    aiohttp.ConnectionTimeoutError: "it takes too long to connect",  # or to get a free connection
+    aiohttp.InvalidURL: "the address is not valid",
+    aiohttp.InvalidUrlClientError: "the address is not valid",
+    aiohttp.NonHttpUrlClientError: "the address is not valid",
+}
 """Raised before the first byte of a request. Everything else may have been carried out."""
 
 MAYBE_SENT: Final[frozenset[type[Exception]]] = frozenset({
@@ -339,7 +339,7 @@ def failure(who: str, error: Exception) -> Failed:
         detail = f"{who} was asked, and its answer is not known ({type(error).__name__})."
         return Failed(Fault("no_answer", detail, retryable=True), certain=False)
     inside = isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, InsideAddress)
-    reason = "the address is not on the public internet" if inside else type(error).__name__
+    reason = "the address is not on the public internet" if inside else NOT_SENT[known]
     return Failed(Fault("not_sent", f"{who} could not be reached: {reason}.", retryable=True))
 
 

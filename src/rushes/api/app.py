@@ -200,5 +200,6 @@ def _of_http(error: web.HTTPException, request: web.Request) -> Refused:
 
 async def _finish_headers(_: web.Request, response: web.StreamResponse) -> None:
     response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Server"] = "rushes"  # not which Python and which library, for whoever collects that
     if isinstance(response, Content):
         response.retag()

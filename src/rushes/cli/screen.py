@@ -7,6 +7,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Generator, Sequence
+from datetime import datetime
 from typing import Final, TextIO
 
 import msgspec
@@ -115,7 +116,7 @@ def at_rest(view: JobView) -> bool:
 
 def progress_line(view: JobView, now: float) -> str:
     """Phase, percent, elapsed, time left: what there is of it."""
-    elapsed = f"{clock(max(0.0, now - view.created_at))} elapsed"
+    elapsed = f"{clock(max(0.0, now - view.created_at.timestamp()))} elapsed"
     if view.progress is None:
         return f"{view.phase:<10} {' ' * (BAR_CELLS + 8)} {elapsed}"
     done = "#" * (BAR_CELLS * view.progress // 100)
@@ -130,14 +131,14 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def moment(at: float) -> str:
+def moment(at: datetime) -> str:
     """A time of the log in the reader's own zone."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def instant(at: float) -> str:
+def instant(at: datetime) -> str:
     """The same to the millisecond."""
-    return f"{moment(at)}.{round(at % 1 * 1000) % 1000:03}"
+    return f"{moment(at)}.{at.microsecond // 1000:03}"
 
 
 def plain(text: str) -> str:
