@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import random
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final, Unpack
 
@@ -274,7 +275,7 @@ class Studio:
             raise NotFound(f"There is no job {job_id}.", job_id=job_id)
         return stream
 
-    async def updates(self, job_id: str, tenant: str = DEFAULT_TENANT) -> AsyncIterator[JobView]:
+    async def updates(self, job_id: str, tenant: str = DEFAULT_TENANT) -> AsyncGenerator[JobView]:
         """The job now, and again whenever it changed, until it has ended. The log is followed: nothing is missed."""
         position = self.store.position
         stream = await self._stream(job_id, tenant)
@@ -282,15 +283,16 @@ class Studio:
         yield view
         if view.ended:
             return
-        async for batch in follow(self.store, position):
-            if not any(recorded.stream == stream.id for recorded in batch.events):
-                continue
-            latest = await self.show(job_id, tenant)
-            if latest.version > view.version:
-                view = latest
-                yield view
-            if view.ended:
-                return
+        async with aclosing(follow(self.store, position)) as batches:
+            async for batch in batches:
+                if not any(recorded.stream == stream.id for recorded in batch.events):
+                    continue
+                latest = await self.show(job_id, tenant)
+                if latest.version > view.version:
+                    view = latest
+                    yield view
+                if view.ended:
+                    return
 
     # ── steering ──
 
@@ -376,7 +378,7 @@ class Job:
         """The job as it is now."""
         return await self._studio.show(self.id)
 
-    def updates(self) -> AsyncIterator[JobView]:
+    def updates(self) -> AsyncGenerator[JobView]:
         """The job now and after every change, until it has ended: progress without a callback."""
         return self._studio.updates(self.id)
 
@@ -387,8 +389,8 @@ class Job:
             JobFailed: it ended without one, or was parked for a person to look at; `billed` says about the money.
             TimeoutError: not yet; the job goes on.
         """
-        async with asyncio.timeout(timeout_s):
-            async for view in self.updates():
+        async with asyncio.timeout(timeout_s), aclosing(self.updates()) as views:
+            async for view in views:
                 if view.status == "succeeded":
                     return Result(job=view, videos=view.takes)
                 if view.ended or view.attention:

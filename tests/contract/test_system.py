@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -58,8 +59,8 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
 
 async def until(job: Job, *phases: str) -> JobView:
     """Follow a job until it is in one of these phases."""
-    async with asyncio.timeout(5):
-        async for view in job.updates():
+    async with asyncio.timeout(5), aclosing(job.updates()) as views:
+        async for view in views:
             if view.phase in phases:
                 return view
     raise AssertionError(f"it ended without {phases}")

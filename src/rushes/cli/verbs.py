@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
@@ -112,13 +113,14 @@ async def _follow(view: JobView, desk: Desk, asked: Asked, screen: Screen) -> Jo
     progress = screen.progress()
     try:
         with progress.ticking():
-            async for latest in desk.updates(view.id):
-                view = latest
-                progress.show(view)
-                if at_rest(view):
-                    break
-                if asked.verb == "watch" and screen.as_json:
-                    screen.result(view, "")
+            async with aclosing(desk.updates(view.id)) as updates:
+                async for latest in updates:
+                    view = latest
+                    progress.show(view)
+                    if at_rest(view):
+                        break
+                    if asked.verb == "watch" and screen.as_json:
+                        screen.result(view, "")
     except asyncio.CancelledError:
         screen.note(f"Interrupted. The job stays; to go on: {_watch(view, asked)}")
         raise
@@ -198,8 +200,8 @@ async def cancel(asked: Asked, settings: Settings, screen: Screen) -> Exit:
 async def _rest(view: JobView, desk: Desk) -> JobView:
     """The job as it is once it has ended, or when we have waited long enough."""
     try:
-        async with asyncio.timeout(CANCEL_WAIT_S):
-            async for latest in desk.updates(view.id):
+        async with asyncio.timeout(CANCEL_WAIT_S), aclosing(desk.updates(view.id)) as updates:
+            async for latest in updates:
                 view = latest
                 if at_rest(view):
                     break
