@@ -341,6 +341,7 @@ class Studio:
             eta_seconds=_eta_s(job, now),
             cancel_requested=isinstance(job, m.Sent) and job.cancel is not None,
             attention=ATTENTION[job.reason] if isinstance(job, m.Parked) else "",
+            note=job.refused.detail if isinstance(job, m.Queued) and job.refused else "",
             billed=_billed(job),
             cost=job.cost if isinstance(job, m.Succeeded) else None,
             error=_error(job),

@@ -184,6 +184,7 @@ class JobView(Struct, frozen=True, kw_only=True):
     eta_seconds: float | None  # a straight-line guess from the progress so far
     cancel_requested: bool
     attention: str  # not empty: a person should look, and why
+    note: str  # not empty: why it waits, though nobody need look
     billed: Billed
     cost: Money | None
     error: FaultView | None

@@ -114,6 +114,8 @@ async def test_a_refused_send_is_repeated_under_the_same_key(rig: Rig) -> None:
     rig.twin.answers = [429, 429]
     studio = await rig.open()
     job = await studio.generate("a lake")
+    notes = {view.note async for view in job.updates()}
+    assert notes == {"", "acme says no"}
     await job.result(timeout_s=10)
     assert types(await job.events()).count("submission.refused") == 2
     assert [render.key for render in rig.twin.renders] == [f"{job.id}-1"]

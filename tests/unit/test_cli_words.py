@@ -46,6 +46,7 @@ RUNNING = JobView(
     eta_seconds=12.0,
     cancel_requested=False,
     attention="",
+    note="",
     billed="unknown",
     cost=None,
     error=None,
@@ -206,6 +207,12 @@ async def test_on_a_terminal_one_line_is_rewritten_and_finished() -> None:
     assert out.getvalue().count("\r\x1b[K") == 2
     assert out.getvalue().count("\n") == 1
     assert max(map(len, out.getvalue().split("\r\x1b[K"))) <= shutil.get_terminal_size().columns
+
+
+def test_a_job_that_waits_says_why() -> None:
+    waiting = changed(phase="queued", progress=None, note="nothing answers there.")
+    assert progress_line(waiting, 1_060.0) == "queued     1:00 elapsed: nothing answers there."
+    assert "waits    nothing answers there." in job_sheet(waiting)
 
 
 def test_times_and_sizes_are_short() -> None:

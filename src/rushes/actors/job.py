@@ -425,7 +425,7 @@ def _submission_accepted(job: Submitting | InDoubt, event: m.SubmissionAccepted,
 
 
 def _submission_refused(job: Submitting | InDoubt, event: m.SubmissionRefused, at: float) -> Job:
-    return replace(job.queued, not_before=event.retry_at or at)
+    return replace(job.queued, not_before=event.retry_at or at, refused=event.fault)
 
 
 def _submission_doubted(job: Submitting, _: m.SubmissionDoubted, at: float) -> Job:
@@ -451,6 +451,7 @@ def _attempt_opened(job: Queued | Sent, event: m.AttemptOpened, at: float) -> Jo
         prepared=queued.prepared if same_target and isinstance(job, Running) else None,
         reserved=None,
         doubts=queued.doubts + left_in_doubt,
+        refused=None,
     )
 
 

@@ -409,6 +409,7 @@ class Queued(Phase, frozen=True, kw_only=True):
     reserved: Money | None = None
     doubts: int = 0  # earlier attempts that were left in doubt, and may have been paid
     ever_sent: bool = False
+    refused: Fault | None = None  # why the last send came back
 
 
 class Sent(Phase, frozen=True, kw_only=True):

@@ -117,6 +117,8 @@ def at_rest(view: JobView) -> bool:
 def progress_line(view: JobView, now: float) -> str:
     """Phase, percent, elapsed, time left: what there is of it."""
     elapsed = f"{clock(max(0.0, now - view.created_at.timestamp()))} elapsed"
+    if view.note:
+        return f"{view.phase:<10} {elapsed}: {plain(view.note)}"
     if view.progress is None:
         return f"{view.phase:<10} {' ' * (BAR_CELLS + 8)} {elapsed}"
     done = "#" * (BAR_CELLS * view.progress // 100)
@@ -199,6 +201,7 @@ def job_sheet(view: JobView) -> str:
         "changed": moment(view.updated_at),
         "cancel": "asked for" if view.cancel_requested and not view.ended else "",
         "attention": view.attention,
+        "waits": plain(view.note),
         "error": plain(view.error.detail) if view.error else "",
         "billed": view.billed,
         "cost": cost,
