@@ -8,7 +8,7 @@ import sys
 import time
 import tomllib
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final
@@ -161,9 +161,6 @@ async def open_studio(
     if folder is not None:
         settings = msgspec.structs.replace(settings, data=str(folder))
     root = settings.folder
-    if not settings.data:  # the user's own place, on a machine where no program has kept anything yet
-        with suppress(OSError):
-            root.parent.mkdir(parents=True, exist_ok=True)
     adapters = installed_adapters() if adapters is None else adapters
     async with AsyncExitStack() as stack:
         lock = FolderLock.acquire(root)
