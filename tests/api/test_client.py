@@ -12,7 +12,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 from aiohttp import web as aiohttp_web
-from conftest import TINY, whole_log, write_log
+from talking import TINY, whole_log, write_log
 
 from rushes.api.app import Server, serve
 from rushes.api.protocol import STATUS, problem_of

@@ -13,8 +13,8 @@ import aiohttp
 import aiohttp.web
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from conftest import TINY
 from PIL import Image
+from talking import TINY
 
 from rushes.api.app import Server, problems, serve
 from rushes.eventstore.upkeep import holder

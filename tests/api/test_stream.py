@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import aiohttp
 import pytest
-from conftest import TINY, Frame, Reader, Serve, reading, whole_log, write_log
+from talking import TINY, Frame, Reader, Serve, reading, whole_log, write_log
 
 from rushes.api.app import Server
 from rushes.api.protocol import MAX_SUBSCRIPTIONS, BadFrame, read_frame

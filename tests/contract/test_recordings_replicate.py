@@ -7,6 +7,7 @@ and words, so what is held here is the envelope: creates, polls, cancels, refusa
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,12 @@ def always(reply: Response) -> Any:
     return world
 
 
+@pytest.fixture
+def decoded(record_property: Callable[[str, object], None]) -> Callable[[int], None]:
+    """Counts into the line at the end of the run."""
+    return lambda count: record_property("decoded", count)
+
+
 def created(reply: Response) -> Handle:
     return play(REPLICATE.submit(WORDS, TARGET, {}, "job_1-1"), always(reply))
 
@@ -72,64 +79,69 @@ def polls(file: str) -> list[Outcome]:
     ]
 
 
-def test_every_recorded_create_gives_a_handle() -> None:
+def test_every_recorded_create_gives_a_handle(decoded: Callable[[int], None]) -> None:
     replies = [
         r for file in FILES for asked, uri, r in recorded(file) if asked == "POST" and uri.endswith("/predictions")
     ]
     handles = [created(reply) for reply in replies if reply.status == 201]
-    print(f"{len(handles)} creates decoded")
     assert len(handles) == 6
     assert all(len(handle.id) >= 25 for handle in handles)
+    decoded(len(handles))
 
 
-def test_a_run_goes_from_starting_to_its_images() -> None:
+def test_a_run_goes_from_starting_to_its_images(decoded: Callable[[int], None]) -> None:
     *before, done = polls("replicate-python--run.yaml")
     assert before[0] == Unfinished(None, "starting")
     percents = [
         outcome.percent for outcome in before if isinstance(outcome, Unfinished) and outcome.percent is not None
     ]
-    print(f"{len(before) + 1} polls decoded, percents {percents}")
     assert percents == sorted(percents)
     assert len(percents) >= 5
     assert isinstance(done, Done)
     assert all(output.url.startswith("https://") for output in done.outputs)
+    decoded(len(before) + 1)
 
 
-def test_the_other_run_too() -> None:
+def test_the_other_run_too(decoded: Callable[[int], None]) -> None:
     *before, done = polls("openllmetry--replicate-image-generation-legacy.yaml")
     assert before[0] == Unfinished(18, "processing")
     assert isinstance(done, Done)
+    decoded(len(before) + 1)
 
 
-def test_a_finished_prediction_read_later_is_done_or_gone() -> None:
+def test_a_finished_prediction_read_later_is_done_or_gone(decoded: Callable[[int], None]) -> None:
     outcomes = polls("replicate-python--predictions-get.yaml")
-    print(f"{len(outcomes)} later polls decoded: {[type(outcome).__name__ for outcome in outcomes]}")
     assert len(outcomes) == 2
     assert all(isinstance(outcome, Done | Broken) for outcome in outcomes)
+    decoded(len(outcomes))
 
 
-def test_a_cancel_is_accepted() -> None:
+def test_a_cancel_is_accepted(decoded: Callable[[int], None]) -> None:
     (reply,) = of_kind("replicate-python--predictions-cancel-true.yaml", "POST", "/cancel")
     assert play(REPLICATE.cancel(Handle("a" * 26), TARGET), always(reply)) == "accepted"
+    decoded(1)
 
 
-def test_a_wrong_key_is_certain() -> None:
+def test_a_wrong_key_is_certain(decoded: Callable[[int], None]) -> None:
     ((_, _, reply),) = recorded("replicate-python--run-invalid-token.yaml")
     with pytest.raises(Failed) as failed:
         created(reply)
     assert (failed.value.certain, failed.value.fault.code) == (True, "authentication_failed")
+    decoded(1)
 
 
-def test_a_missing_destination_is_the_providers_own_error() -> None:
+def test_a_missing_destination_is_the_providers_own_error(decoded: Callable[[int], None]) -> None:
     ((_, _, reply),) = recorded("replicate-python--trainings-create-invalid-destination.yaml")
     fault = REPLICATE.fault(reply)
     assert fault is not None
     assert fault.code == "not_found"
+    decoded(1)
 
 
-def test_an_upload_gives_the_address_of_the_file() -> None:
+def test_an_upload_gives_the_address_of_the_file(decoded: Callable[[int], None]) -> None:
     reply = recorded("replicate-python--file-operations.yaml")[0][2]
     asset = AssetRef("inputs/p", "0" * 64, 0, "text/plain")
     spec = VideoSpec(prompt="p", operation=ImageToVideo(), inputs=(Input(asset=asset),))
     prepared = play(REPLICATE.prepare(spec, TARGET), always(reply))
     assert prepared["0" * 64].startswith("https://api.replicate.com/v1/files/")
+    decoded(1)
