@@ -12,7 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# Seconds a tier may take on two cores (installing not counted). A tier over its budget fails `make test`.
+# Seconds a tier may take on two cores (installing not counted). A tier over its budget is named at the end; it does not fail.
 TIERS := unit:10 contract:90 simulation:60 durability:90 api:60 docs:40
 TYPES_BUDGET_S := 60
 

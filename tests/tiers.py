@@ -1,4 +1,4 @@
-"""Run the tests tier by tier, and hold every tier to its seconds: `tiers.py [--unbounded] TIER:SECONDS …`."""
+"""Run the tests tier by tier, and say which keep to their seconds: `tiers.py [--unbounded] TIER:SECONDS …`."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def summary(outcomes: Sequence[Outcome]) -> str:
 
 
 def main(words: Sequence[str]) -> int:
-    """Run what was asked for; 1 when a tier failed or took longer than it may."""
+    """Run what was asked for; 1 when a tier failed. One that takes too long is told, not failed: machines differ."""
     bounded = "--unbounded" not in words
     types_s = float(os.environ.get("TYPES_BUDGET_S", "60"))  # 0: without them
     outcomes = [types(types_s)] if types_s else []
@@ -97,7 +97,7 @@ def main(words: Sequence[str]) -> int:
             print(f"\n── {tier} ──", flush=True)
             outcomes.append(tests(tier, float(budget_s)))
     print(f"\n{table(outcomes, bounded=bounded)}\n\n{summary(outcomes)}")
-    return int(any(outcome.result(bounded=bounded) != "ok" for outcome in outcomes))
+    return int(not all(outcome.good for outcome in outcomes))
 
 
 if __name__ == "__main__":

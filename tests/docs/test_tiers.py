@@ -1,4 +1,4 @@
-"""What `make test` says about itself: a tier that fails, says nothing or takes too long is never green."""
+"""What `make test` says about itself: a tier that fails or says nothing is never green, a slow one never unseen."""
 
 from __future__ import annotations
 
@@ -68,5 +68,4 @@ def test_a_folder_without_a_test_fails_and_one_that_is_not_there_is_passed_over(
 
     assert last_line("full:30", "absent:30") == (0, "1 passed, 0 failed")
     assert last_line("full:30", "empty:30") == (1, "1 passed, 1 failed")
-    assert last_line("full:0.001") == (1, "1 passed, 0 failed")
-    assert last_line("--unbounded", "full:0.001") == (0, "1 passed, 0 failed")
+    assert last_line("full:0.001") == (0, "1 passed, 0 failed")  # slow is told, in the table above this line
