@@ -431,7 +431,8 @@ STATUS: Final[dict[type[State], Status]] = {
     m.Cancelled: "cancelled",
 }
 ATTENTION: Final[dict[m.ParkReason, str]] = {
-    "in_doubt": "It is not known whether the provider took the job, nor whether it is billed.",
+    "in_doubt": "It is not known whether the provider took the job, nor whether it is billed: "
+    "see the provider's own list; a cancel ends it here.",
     "detached": "The provider did not finish in time; it may still, and may bill.",
     "gone": "The provider no longer knows this job.",
     "credential": "The provider refuses the key that this job was made with.",
