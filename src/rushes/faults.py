@@ -2,7 +2,6 @@
 
     RushesError                      one root: code, field, job_id, idempotency_key, billed
     ├── BadRequest                   the request cannot be run as it stands; its `faults` name every field
-    │   └── Unsupported              … because this model or provider cannot do it
     ├── NotFound                     no such job, take or upload
     ├── Conflict                     the idempotency key stands for another request
     ├── CommandRejected              the job is in a phase where this command makes no sense

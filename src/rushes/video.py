@@ -196,11 +196,6 @@ class JobView(Struct, frozen=True, kw_only=True):
         """True when nothing more will happen by itself or by command."""
         return self.status in ENDED
 
-    @property
-    def videos(self) -> list[TakeView]:
-        """The takes, by the name callers of video services expect."""
-        return self.takes
-
 
 class Page(Struct, frozen=True, kw_only=True):
     """Some jobs, newest first. `has_more`: ask again with `before` the last id."""

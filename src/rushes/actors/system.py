@@ -24,7 +24,7 @@ from rushes.actors.perform import Performer, backoff_s
 from rushes.adapters.base import Adapter, Terms
 from rushes.eventstore.base import Damaged, EventStore, StoreError, StoreUnavailable, Stream, WrongVersion
 from rushes.faults import NotFound, RushesError, Unavailable, Unreadable
-from rushes.units import DEFAULT_TENANT, Clock, spread
+from rushes.units import Clock, spread
 
 MAX_MAILBOX: Final = 100  # users' commands; a report is never refused
 STORE_RETRY_S: Final = 1.0
@@ -471,7 +471,7 @@ class System:
         heard_at = self._heard.get(actor.stream or 0, actor.at)
         return Snapshot(
             name=actor.name,
-            tenant=actor.tenant or DEFAULT_TENANT,
+            tenant=actor.tenant,
             job=actor.job,
             version=actor.version,
             born_at=actor.born_at,

@@ -19,7 +19,7 @@ from msgspec import Struct
 from rushes.adapters.capabilities import Capabilities
 from rushes.faults import Code, Fault
 from rushes.units import AssetRef, Billed, Handle, Money
-from rushes.video import Input, Target, VideoSpec
+from rushes.video import Target, VideoSpec
 
 T = TypeVar("T")
 
@@ -349,11 +349,6 @@ def body_digest(request: Request) -> str:
     """sha256 of what a request says, with references in the place of files: what an intent pins."""
     shape = [request.method, request.url, dict(request.query), request.body]
     return hashlib.sha256(msgspec.json.encode(shape, order="deterministic")).hexdigest()
-
-
-def images(spec: VideoSpec, *roles: str) -> list[Input]:
-    """The pictures of these roles, in the caller's order."""
-    return [given for given in spec.inputs if given.role in roles]
 
 
 Play: TypeAlias = Callable[[Ask], Answer]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -206,7 +206,6 @@ class EventStore(Protocol):
         ...
 
 
-Wait = Callable[[int], Awaitable[None]]
 _NUMBERS = struct.Struct(">qqqdqq")
 
 
