@@ -25,9 +25,9 @@ from rushes.adapters.base import Adapter
 from rushes.adapters.http import Http
 from rushes.assets import Assets
 from rushes.emulators.local import Lab
+from rushes.eventstore.lock import FolderLock
 from rushes.eventstore.memory import MemoryStore
 from rushes.eventstore.sqlite import SqliteStore
-from rushes.eventstore.upkeep import FolderLock
 from rushes.faults import MEDIA_EXTRA, ExtraMissing, bad
 from rushes.studio import Doors, Studio
 from rushes.video import Probe, fault_of

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from rushes.eventstore.upkeep import FolderLock
+from rushes.eventstore.lock import FolderLock
 
 COMMAND = (sys.executable, "-m", "rushes.cli")
 TINY = ("--duration", "1", "--resolution", "180p", "--fps", "8")

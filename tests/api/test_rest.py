@@ -17,7 +17,7 @@ from PIL import Image
 from talking import TINY
 
 from rushes.api.app import Server, problems, serve
-from rushes.eventstore.upkeep import holder
+from rushes.eventstore.lock import holder
 from rushes.faults import BadRequest
 from rushes.studio import Studio
 from rushes.video import VideoRequest

@@ -10,7 +10,8 @@ import pytest
 
 from rushes.eventstore.base import EventStore
 from rushes.eventstore.memory import MemoryStore
-from rushes.eventstore.sqlite import SHARDS, SqliteStore
+from rushes.eventstore.sqlite import SqliteStore
+from rushes.eventstore.transactions import SHARDS
 from rushes.testing.eventstore import EventStoreContract
 
 

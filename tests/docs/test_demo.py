@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from rushes import media
-from rushes.eventstore.upkeep import holder
+from rushes.eventstore.lock import holder
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 

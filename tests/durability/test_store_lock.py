@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from rushes.eventstore.upkeep import LOCK_FILE, FolderLock, Holder, holder
+from rushes.eventstore.lock import LOCK_FILE, FolderLock, Holder, holder
 from rushes.faults import FolderInUse, FolderTrouble
 
 OWNER = """
 import sys
-from rushes.eventstore.upkeep import FolderLock
+from rushes.eventstore.lock import FolderLock
 FolderLock.acquire(sys.argv[1], "http://127.0.0.1:8420")
 print("mine", flush=True)
 sys.stdin.read()

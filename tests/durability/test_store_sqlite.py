@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from rushes.eventstore.base import Damaged, Stored, StoreError, StoreUnavailable, WrongVersion
-from rushes.eventstore.sqlite import Connection, Heads, SqliteStore, _set, append_batch, look, run
+from rushes.eventstore.base import Damage, Damaged, Stored, StoreError, StoreUnavailable, WrongVersion
+from rushes.eventstore.sqlite import Connection, SqliteStore, run
+from rushes.eventstore.transactions import Heads, append_batch, look, set_pragmas
 from rushes.testing.eventstore import ENDED, birth, more, new_events, versions, whole_log
 
 
@@ -124,7 +125,7 @@ def test_a_setting_that_does_not_hold_is_an_error() -> None:
         closing(sqlite3.connect(":memory:")) as without_wal,
         pytest.raises(StoreUnavailable, match="journal_mode at memory where wal is needed"),
     ):
-        _set({"journal_mode": "wal"}, without_wal)
+        set_pragmas({"journal_mode": "wal"}, without_wal)
 
 
 async def test_closing_leaves_one_file(path: Path) -> None:
@@ -214,8 +215,11 @@ async def test_a_changed_event_is_noticed_and_hurts_no_other_stream(path: Path, 
     store = await SqliteStore.open(path)
     with pytest.raises(Damaged, match=r"Stream 2, version 2 \(position 4\)"):
         await store.read(2)
-    with pytest.raises(Damaged):
-        await store.read_all(0)
+    everything = await store.read_all(0)
+    assert [event.position for event in everything.events] == [1, 2, 3, 5, 6]
+    assert (everything.upto, everything.damaged) == (6, [Damage(4, 2, 2)])
+    together = await store.read_many([1, 2, 3])
+    assert [type(history) for history in together.values()] == [list, Damaged, list]
     assert versions(await store.read(2, 0, 1)) == [1]
     assert versions(await store.read(1)) == versions(await store.read(3)) == [1, 2]
     assert len((await store.read_all(4)).events) == 2

@@ -22,7 +22,7 @@ from rushes.actors.lanes import Lane
 from rushes.actors.messages import Command, Job, Owed
 from rushes.actors.perform import Performer, backoff_s
 from rushes.adapters.base import Adapter, Terms
-from rushes.eventstore.base import Damaged, EventStore, StoreError, StoreUnavailable, Stream, WrongVersion
+from rushes.eventstore.base import Damaged, EventStore, Recorded, StoreError, StoreUnavailable, Stream, WrongVersion
 from rushes.faults import NotFound, RushesError, Unavailable, Unreadable
 from rushes.units import Clock, spread
 
@@ -194,24 +194,9 @@ class System:
         return unreadable
 
     async def _replayed(self, streams: Sequence[Stream]) -> list[Actor | Unreadable]:
-        """Actors as the log says, read together; one by one where a damaged event spoils that."""
-        try:
-            histories = await self.store.read_many([stream.id for stream in streams])
-        except Damaged as error:
-            if len(streams) == 1:
-                return [Unreadable(str(error), job_id=streams[0].name)]
-            return [found for stream in streams for found in await self._replayed([stream])]
-        found: list[Actor | Unreadable] = []
-        for stream in streams:
-            actor = Actor(stream.name, stream.tenant, stream.id)
-            try:
-                actor.replay(histories[stream.id])
-            except Unreadable as error:
-                error.job_id = stream.name
-                found.append(error)
-            else:
-                found.append(actor)
-        return found
+        """Actors as the log says, read together; what is damaged or unknown is said in its place."""
+        histories = await self.store.read_many([stream.id for stream in streams])
+        return [_replayed(stream, histories[stream.id]) for stream in streams]
 
     def _wake(self, streams: list[int]) -> None:
         """A lane's timer: these are due."""
@@ -484,6 +469,18 @@ class System:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _replayed(stream: Stream, history: list[Recorded] | Damaged) -> Actor | Unreadable:
+    if isinstance(history, Damaged):
+        return Unreadable(str(history), job_id=stream.name)
+    actor = Actor(stream.name, stream.tenant, stream.id)
+    try:
+        actor.replay(history)
+    except Unreadable as error:
+        error.job_id = stream.name
+        return error
+    return actor
 
 
 def _terms(actor: Actor) -> Terms:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 from rushes.client import Client
-from rushes.eventstore.upkeep import holder
+from rushes.eventstore.lock import holder
 from rushes.main import Settings, open_readonly, open_studio
 from rushes.studio import Studio
 

@@ -15,7 +15,7 @@ from rushes.cli.arguments import Asked, Exit
 from rushes.cli.desk import reading
 from rushes.cli.screen import Screen, aligned
 from rushes.eventstore.base import StoreError
-from rushes.eventstore.upkeep import holder
+from rushes.eventstore.lock import holder
 from rushes.faults import MEDIA_EXTRA, RushesError
 from rushes.main import Settings, credentials_of, installed_adapters
 

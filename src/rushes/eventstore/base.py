@@ -45,8 +45,20 @@ class NoStream(StoreError):
     """There is no stream under that number."""
 
 
+class Damage(Struct, frozen=True):
+    """An event whose stored bytes do not match their checksum."""
+
+    position: int
+    stream: int
+    version: int
+
+
 class Damaged(StoreError):
-    """The stored bytes do not match their checksum."""
+    """What was asked for is there, but its bytes are not the ones that were stored."""
+
+    def __init__(self, damage: Damage) -> None:
+        super().__init__(f"Stream {damage.stream}, version {damage.version} (position {damage.position}) is damaged.")
+        self.damage = damage
 
 
 class StoreUnavailable(StoreError):
@@ -129,10 +141,14 @@ class Stream(Struct, frozen=True):
 
 
 class Batch(Struct, frozen=True):
-    """Some of the log, in order. `upto` is the last position looked at, whether or not anything matched there."""
+    """Some of the log, in order. `upto` is the last position looked at, whether or not anything matched there.
+
+    What is damaged among it is named in place of its events: a reader of the whole log steps over it, and knows.
+    """
 
     events: Sequence[Recorded]
     upto: int
+    damaged: Sequence[Damage] = ()
 
 
 class EventStore(Protocol):
@@ -164,11 +180,11 @@ class EventStore(Protocol):
         ...
 
     async def read(self, stream: int, after: int = 0, limit: int | None = None) -> list[Recorded]:
-        """The events of one stream with versions above `after`, in order."""
+        """The events of one stream with versions above `after`, in order. Raises Damaged."""
         ...
 
-    async def read_many(self, streams: Sequence[int]) -> dict[int, list[Recorded]]:
-        """Whole streams, read together. A stream without events has an empty list."""
+    async def read_many(self, streams: Sequence[int]) -> dict[int, list[Recorded] | Damaged]:
+        """Whole streams, read together; a damaged one harms no other. A stream without events has an empty list."""
         ...
 
     async def read_all(

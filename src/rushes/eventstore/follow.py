@@ -8,13 +8,13 @@ buffer per follower, and one that stops reading costs nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import astuple
 
-from rushes.eventstore.base import Batch, Damaged, EventStore, Recorded, StoreClosed, checksum
+from rushes.eventstore.base import Batch, Damage, Damaged, EventStore, Recorded, StoreClosed, checksum
 
 RING_EVENTS: Final = 8_192
 
@@ -31,11 +31,27 @@ class Line(Struct, frozen=True):
         return tenant in {None, self.tenant} and kind in {None, self.kind}
 
 
-def verified(event: Recorded, crc: int) -> Recorded:
+def checked(event: Recorded, crc: int) -> Recorded | Damage:
     """The event, if its bytes are the ones that were stored."""
-    if checksum(*astuple(event)[1:]) != crc:
-        raise Damaged(f"Stream {event.stream}, version {event.version} (position {event.position}) is damaged.")
-    return event
+    if checksum(*astuple(event)[1:]) == crc:
+        return event
+    return Damage(event.position, event.stream, event.version)
+
+
+def whole(found: Sequence[Recorded | Damage]) -> list[Recorded]:
+    """All of a stream's events, or Damaged."""
+    for event in found:
+        if isinstance(event, Damage):
+            raise Damaged(event)
+    return [event for event in found if isinstance(event, Recorded)]
+
+
+def batch(found: Sequence[Recorded | Damage], upto: int) -> Batch:
+    """What is good of the log, and what is not."""
+    events = [event for event in found if isinstance(event, Recorded)]
+    return Batch(
+        events, upto, [event for event in found if isinstance(event, Damage)] if len(events) < len(found) else ()
+    )
 
 
 def window(after: int, limit: int, position: int) -> int:
@@ -124,8 +140,8 @@ async def follow(
     while True:
         try:
             await store.wait(after)
-            batch = await store.read_all(after, limit, tenant=tenant, kind=kind)
+            found = await store.read_all(after, limit, tenant=tenant, kind=kind)
         except StoreClosed:
             return
-        after = batch.upto
-        yield batch
+        after = found.upto
+        yield found

@@ -11,6 +11,8 @@ from msgspec.structs import astuple
 from rushes.eventstore.base import (
     Batch,
     Birth,
+    Damage,
+    Damaged,
     Fenced,
     Head,
     NoStream,
@@ -22,7 +24,7 @@ from rushes.eventstore.base import (
     check_size,
     checksum,
 )
-from rushes.eventstore.follow import Line, Signal, verified, window
+from rushes.eventstore.follow import Line, Signal, batch, checked, whole, window
 from rushes.eventstore.writer import repeat_of
 
 
@@ -68,7 +70,7 @@ class MemoryStore:
         if write.fence < self.fences.get(row.id, 0):
             raise Fenced
         end = write.expected + len(write.events)
-        stored = repeat_of(write, len(row.events), lambda: self._checked(row.events[write.expected : end]))
+        stored = repeat_of(write, len(row.events), lambda: whole(self._checked(row.events[write.expected : end])))
         return stored or self._store(row, write)
 
     async def read(self, stream: int, after: int = 0, limit: int | None = None) -> list[Recorded]:
@@ -76,11 +78,17 @@ class MemoryStore:
         self._check_open()
         first = max(after, 0)
         events = self._rows[stream].events if stream in self._rows else []
-        return self._checked(events[first : None if limit is None else first + max(limit, 0)])
+        return whole(self._checked(events[first : None if limit is None else first + max(limit, 0)]))
 
-    async def read_many(self, streams: Sequence[int]) -> dict[int, list[Recorded]]:
+    async def read_many(self, streams: Sequence[int]) -> dict[int, list[Recorded] | Damaged]:
         """See EventStore."""
-        return {stream: await self.read(stream) for stream in streams}
+        found: dict[int, list[Recorded] | Damaged] = {}
+        for stream in streams:
+            try:
+                found[stream] = await self.read(stream)
+            except Damaged as damaged:
+                found[stream] = damaged
+        return found
 
     async def read_all(
         self, after: int = 0, limit: int = 256, *, tenant: str | None = None, kind: str | None = None
@@ -90,7 +98,7 @@ class MemoryStore:
         after = max(after, 0)
         upto = window(after, limit, self.position)
         lines = self._lines[after:upto]
-        return Batch(self._checked([line.event for line in lines if line.matches(tenant, kind)]), upto)
+        return batch(self._checked([line.event for line in lines if line.matches(tenant, kind)]), upto)
 
     async def find(self, name: str) -> Stream | None:
         """See EventStore."""
@@ -155,8 +163,8 @@ class MemoryStore:
         self._signal.advance(len(self._lines))
         return Stored(row.id, first, len(self._lines))
 
-    def _checked(self, events: Sequence[Recorded]) -> list[Recorded]:
-        return [verified(event, self._crcs[event.position - 1]) for event in events]
+    def _checked(self, events: Sequence[Recorded]) -> list[Recorded | Damage]:
+        return [checked(event, self._crcs[event.position - 1]) for event in events]
 
 
 def _head(row: _Row) -> Stored:
