@@ -50,10 +50,21 @@ test: $(STAMP) ## everything, tier by tier, with each tier's seconds
 nightly: $(STAMP) ## the same with the large counts
 	@RUSHES_NIGHTLY=1 $(BIN)/python tests/tiers.py --unbounded $(TIERS)
 
+$(VENV)/.bench: $(STAMP)
+	@if command -v uv >/dev/null 2>&1; then \
+		uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev,bench]'; \
+	else \
+		$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,bench]'; \
+	fi
+	@touch $@
+
+bench: $(VENV)/.bench ## figures beside their floors, one JSON line each: make bench B=log
+	@$(BIN)/python -m bench $(B)
+
 record: $(STAMP) ## record a provider's cassettes anew: make record PROVIDER=replicate
 	@$(BIN)/python cassettes/recorder.py $(PROVIDER)
 
 clean: ## throw the environment and caches away
 	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install demo check format test nightly record clean
+.PHONY: help install demo check format test nightly bench record clean

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rushes.eventstore.marker import HistoryLost
     from rushes.faults import (
         BadRequest,
         CommandRejected,
@@ -37,6 +38,7 @@ __all__ = [
     "ExtraMissing",
     "FolderInUse",
     "FolderTrouble",
+    "HistoryLost",
     "Job",
     "JobFailed",
     "JobView",
@@ -52,6 +54,7 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "rushes.eventstore.marker": ("HistoryLost",),
     "rushes.main": ("open",),
     "rushes.studio": ("Job", "Result", "Studio"),
     "rushes.video": ("JobView", "TakeView", "VideoRequest"),

@@ -19,7 +19,7 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Final, Generic, Literal, Self, TypeVar
+from typing import Final, Generic, Literal, Self, TypeVar, Unpack
 from urllib.parse import quote
 
 import aiohttp
@@ -44,7 +44,7 @@ from rushes.faults import (
     bad,
 )
 from rushes.units import Billed
-from rushes.video import EventView, JobView, Page, Status, UploadView, VideoRequest
+from rushes.video import EventView, JobsFields, JobView, Page, UploadView, VideoRequest, jobs_query
 
 SUBPROTOCOL: Final = "rushes.v1.json"
 ANSWER_S: Final = 60.0
@@ -119,12 +119,23 @@ class Client:
         """One job as it is now. Raises NotFound."""
         return await self._ask("GET", _path(job_id), JobView)
 
-    async def jobs(self, *, status: Status | None = None, limit: int = 20, before: str | None = None) -> Page:
-        """The newest jobs, newest first."""
-        asked = {"status": status, "limit": str(limit), "before": before}
-        query = {name: value for name, value in asked.items() if value is not None}
-        listing = await self._ask("GET", "/v1/jobs", _Listing[JobView], query=query)
-        return Page(jobs=listing.data, has_more=listing.has_more)
+    async def jobs(self, **fields: Unpack[JobsFields]) -> Page:
+        """Some of the jobs, the newest first unless asked otherwise. `fields`: any field of JobsQuery.
+
+        Raises:
+            BadRequest: a field is wrong, and named.
+            Unavailable: the list is being made again; ask again in a moment.
+        """
+        asked = msgspec.to_builtins(jobs_query(fields))
+        query = {name: str(value) for name, value in asked.items() if value is not None}
+        listing = await self._ask("GET", "/v1/jobs", _JobsListing, query=query)
+        return Page(
+            jobs=listing.data,
+            has_more=listing.has_more,
+            next=listing.next,
+            unreadable=listing.unreadable,
+            stale=listing.stale,
+        )
 
     async def events(self, job_id: str, after: int = 0) -> list[EventView]:
         """The job's history behind a version."""
@@ -163,15 +174,32 @@ class Client:
                 if view.ended:
                     return
 
-    async def follow(self, job_id: str | None = None, start: Start = "now") -> AsyncGenerator[EventView]:
+    async def follow(
+        self,
+        job_id: str | None = None,
+        start: Start = "now",
+        *,
+        on_unreadable: Callable[[Unreadable], None] | None = None,
+    ) -> AsyncGenerator[EventView]:
         """The events of one job or of all, for ever: every one behind `start`, once and in order.
+
+        Args:
+            job_id: None for all jobs.
+            start: behind which place in the log.
+            on_unreadable: told of a damaged event in its place, perhaps again after a break of the line; what is
+                behind it follows.
 
         Raises:
             Conflict: the server has another log than the one that `start` is about.
             ServerTrouble: the server stayed away.
+            Unreadable: an event is damaged, and there is no `on_unreadable`.
         """
         place = _Place(start)
-        async with aclosing(self._lasting(lambda patience: self._events(job_id, place, patience))) as events:
+
+        def once(patience: _Patience) -> AsyncGenerator[EventView]:
+            return self._events(job_id, place, patience, on_unreadable)
+
+        async with aclosing(self._lasting(once)) as events:
             async for event in events:
                 yield event
 
@@ -186,11 +214,23 @@ class Client:
                 elif frame.items:
                     yield await self.show(job_id)
 
-    async def _events(self, job_id: str | None, place: _Place, patience: _Patience) -> AsyncGenerator[EventView]:
+    async def _events(
+        self,
+        job_id: str | None,
+        place: _Place,
+        patience: _Patience,
+        on_unreadable: Callable[[Unreadable], None] | None,
+    ) -> AsyncGenerator[EventView]:
         """The events behind a place, over one connection; the place moves along."""
         async with self._subscription(job_id, place.start) as (socket, epoch):
             while True:
-                frame = await _heard(socket)
+                try:
+                    frame = await _heard(socket)
+                except Unreadable as unreadable:
+                    if on_unreadable is None:
+                        raise
+                    on_unreadable(unreadable)
+                    continue
                 patience.reward()
                 for event in frame.items:
                     yield event
@@ -280,6 +320,12 @@ class _Health(Struct):
 class _Listing(Struct, Generic[T], kw_only=True):
     data: list[T]
     has_more: bool
+
+
+class _JobsListing(_Listing[JobView], kw_only=True):
+    next: str | None
+    unreadable: list[str]
+    stale: bool
 
 
 class _ProblemError(Struct):

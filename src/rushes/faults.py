@@ -53,7 +53,7 @@ Code = Literal[
 ]
 
 
-class Fault(Struct, frozen=True, omit_defaults=True):
+class Fault(Struct, frozen=True, gc=False, omit_defaults=True):
     """Something went wrong, in words a caller can act on. Lives in events, so it never holds a prompt, key or URL."""
 
     code: Code
@@ -160,6 +160,14 @@ class Unreadable(RushesError):
     """This release cannot replay the stream: a newer one wrote it, or it is damaged. Other jobs are not affected."""
 
     code: Code = "unreadable"
+
+
+def damaged(job_id: str, version: int, position: int) -> Unreadable:
+    """An event is gone, or its bytes are not the ones that were stored. `position` 0 or `job_id` empty: not known."""
+    where = f" (position {position})" if position else ""
+    whose = f"of {job_id}" if job_id else "of a job that it does not name any more"
+    way_out = "`rushes verify` says what else is, and a backup that is restored brings it back"
+    return Unreadable(f"Event {version} {whose}{where} is damaged: {way_out}.", job_id=job_id)
 
 
 class ServerTrouble(RushesError):

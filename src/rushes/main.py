@@ -7,9 +7,9 @@ import os
 import sys
 import time
 import tomllib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,20 +19,27 @@ import structlog
 from msgspec import Struct
 
 from rushes import media
+from rushes.actors import codec
+from rushes.actors.actor import KIND, head_of
+from rushes.actors.job import evolve
+from rushes.actors.messages import Job, New
 from rushes.actors.perform import Performer
 from rushes.actors.system import System
 from rushes.adapters.base import Adapter
 from rushes.adapters.http import Http
 from rushes.assets import Assets
 from rushes.emulators.local import Lab
+from rushes.eventstore.base import Head, Recorded
 from rushes.eventstore.lock import FolderLock
 from rushes.eventstore.memory import MemoryStore
-from rushes.eventstore.sqlite import SqliteStore
-from rushes.faults import MEDIA_EXTRA, ExtraMissing, bad
+from rushes.eventstore.sqlite import OUTDATED, SqliteStore
+from rushes.faults import MEDIA_EXTRA, ExtraMissing, Unreadable, bad
 from rushes.studio import Doors, Studio
 from rushes.video import Probe, fault_of
+from rushes.views.jobs import JobsView, ReadonlyView
 
 PREFIX: Final = "RUSHES_"
+RELEASE: Final = version("rushes")
 _log = structlog.get_logger("rushes")
 
 
@@ -50,6 +57,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def folder(self) -> Path:
         """The data folder as an absolute path: what is told about its files holds in every working directory."""
         return Path(self.data or platformdirs.user_data_dir("rushes")).expanduser().absolute()
+
+    @property
+    def log_file(self) -> Path:
+        """The log's database."""
+        return self.folder / "rushes.db"
 
 
 class SystemClock:
@@ -87,10 +99,11 @@ def _read_settings(file: Path) -> dict[str, Any]:
         raise bad("config", f"The settings in {file} cannot be read: {error}.") from error
 
 
-def set_up_logs(level: str) -> None:
+def set_up_logs(level: str, *, serving: bool = False) -> None:
     """Log lines go to stderr, so that stdout holds results alone; only at debug do they carry tracebacks.
 
-    A program that has configured structlog itself keeps what it has.
+    That SQLite is outdated is told where we serve, not again with every verb: `rushes doctor` says it too. A program
+    that has configured structlog itself keeps what it has.
     """
     known = logging.getLevelNamesMapping()
     if level.upper() not in known:
@@ -99,6 +112,7 @@ def set_up_logs(level: str) -> None:
         return
     structlog.configure(
         processors=[
+            *(() if serving else (_without_outdated,)),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info if level == "debug" else _without_traceback,
@@ -111,6 +125,12 @@ def set_up_logs(level: str) -> None:
 
 def _without_traceback(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     event.pop("exc_info", None)
+    return event
+
+
+def _without_outdated(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    if event["event"] == OUTDATED:
+        raise structlog.DropEvent
     return event
 
 
@@ -148,12 +168,16 @@ async def open_studio(
     settings: Settings | None = None,
     adapters: Mapping[str, Adapter] | None = None,
     environ: Mapping[str, str] | None = None,
+    accept_loss: bool = False,
 ) -> AsyncGenerator[Studio]:
     """Own a data folder: take up its unfinished jobs, run until the block ends, then stop cleanly.
+
+    `accept_loss`: go on although the log lacks events that it had. Jobs may then be sent, and billed, again.
 
     Raises:
         FolderInUse: another process owns it; its address is in the message.
         FolderTrouble: it cannot be made or written.
+        HistoryLost: its log lacks events that it had; the message says how many, and what can be done.
     """
     environ = os.environ if environ is None else environ
     settings = settings or load_settings(environ=environ)
@@ -179,10 +203,12 @@ async def open_studio(
                 clock=clock,
             )
         )
-        store = await SqliteStore.open(root / "rushes.db")
+        store = await SqliteStore.open(settings.log_file, release=RELEASE, accept_loss=accept_loss)
         stack.push_async_callback(store.close)
+        jobs = await JobsView.open(store, root / "views.db")
+        stack.push_async_callback(jobs.close)
         performer = Performer(adapters, http, assets, clock, _probe)
-        system = System(store=store, adapters=adapters, performer=performer, clock=clock)
+        system = System(store=store, adapters=adapters, performer=performer, clock=clock, release=RELEASE)
         stack.push_async_callback(system.stop, settings.stop_grace_s)
         doors = Doors(
             fetch=http.fetch,
@@ -192,7 +218,7 @@ async def open_studio(
             unavailable=_unavailable,
             announce=lock.announce,
         )
-        studio = Studio(system=system, adapters=adapters, assets=assets, clock=clock, doors=doors)
+        studio = Studio(system=system, jobs=jobs, adapters=adapters, assets=assets, clock=clock, doors=doors)
         await system.start()
         yield studio
 
@@ -202,17 +228,32 @@ async def open_readonly(settings: Settings) -> AsyncGenerator[Studio]:
     """Look at a folder's jobs without owning it: nothing runs, nothing is written, no folder is made."""
     set_up_logs(settings.log_level)
     adapters, clock, assets = installed_adapters(), SystemClock(), Assets(settings.folder / "takes")
-    database = settings.folder / "rushes.db"
     async with AsyncExitStack() as stack:
-        store = await SqliteStore.open_readonly(database) if database.is_file() else MemoryStore()
+        there = settings.log_file.is_file()
+        store = await SqliteStore.open_readonly(settings.log_file) if there else MemoryStore()
         stack.push_async_callback(store.close)
         nowhere = Http(base_urls={}, credentials={}, read=lambda _: b"", inner={}, clock=clock)
         http = await stack.enter_async_context(nowhere)
-        system = System(
-            store=store, adapters=adapters, performer=Performer(adapters, http, assets, clock, _probe), clock=clock
-        )
+        performer = Performer(adapters, http, assets, clock, _probe)
+        system = System(store=store, adapters=adapters, performer=performer, clock=clock, release=RELEASE)
         doors = Doors(fetch=http.fetch, look_at_image=_look_at_image, credentials={}, unavailable=_unavailable)
-        yield Studio(system=system, adapters=adapters, assets=assets, clock=clock, doors=doors)
+        jobs = ReadonlyView(store, settings.folder / "views.db")
+        yield Studio(system=system, jobs=jobs, adapters=adapters, assets=assets, clock=clock, doors=doors)
+
+
+def refold(kind: str, history: Iterable[Recorded]) -> Head | str:
+    """What a stream's row in the log must say, by its events; or why this release cannot tell."""
+    if kind != KIND:
+        return f"This release does not know streams of the kind {kind!r}: a newer release wrote it."
+    job: Job = New()
+    try:
+        for recorded in history:
+            job = evolve(job, codec.decode(recorded), recorded.at)
+    except Unreadable as error:
+        return error.detail
+    except Exception as error:  # noqa: BLE001 - events in an order that no release writes
+        return f"Its events do not make a job ({type(error).__name__}: {error})."
+    return head_of(job)
 
 
 def _unavailable(provider: str) -> Exception | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import random
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Final, Unpack
+from typing import Final, Protocol, Unpack
 
 import msgspec
 from msgspec import Struct
@@ -17,28 +18,31 @@ from msgspec.structs import replace
 
 from rushes.actors import messages as m
 from rushes.actors.actor import KIND
-from rushes.actors.job import phase_word
+from rushes.actors.job import PHASE_WORDS, phase_word
 from rushes.actors.messages import Job as State
 from rushes.actors.system import Snapshot, System
+from rushes.actors.words import billed_word, status_word
 from rushes.adapters.base import Adapter, Failed, needs_prepare
 from rushes.adapters.capabilities import Model, estimate, normalise, route
 from rushes.assets import Assets
-from rushes.eventstore.base import EventStore, Recorded, Stream
+from rushes.eventstore.base import Damaged, EventStore, Recorded, Stream
 from rushes.eventstore.follow import follow
-from rushes.faults import BadRequest, Conflict, Fault, JobFailed, NotFound, Unreadable, bad
+from rushes.faults import BadRequest, Conflict, Fault, JobFailed, NotFound, Unreadable, bad, damaged
 from rushes.media import MediaTrouble
-from rushes.units import DEFAULT_TENANT, AssetRef, Billed, Clock, Money, fresh_job_id, keyed_job_id, utc
+from rushes.units import DEFAULT_TENANT, AssetRef, Clock, fresh_job_id, keyed_job_id, utc
 from rushes.video import (
     OPERATIONS,
+    UNREADABLE,
     Config,
     EventView,
     FaultView,
     Fields,
     Input,
+    JobsFields,
+    JobsQuery,
     JobView,
     MediaInput,
     Page,
-    Status,
     Take,
     TakeView,
     Target,
@@ -46,14 +50,13 @@ from rushes.video import (
     VideoRequest,
     VideoSpec,
     checked,
+    jobs_query,
     operation_of,
 )
 
 MAX_IMAGE_BYTES: Final = 20 * 2**20
 MAX_UPLOAD_BYTES: Final = 200 * 2**20
 START_WITHIN_S: Final = 24 * 3600.0
-MAX_LIST: Final = 200
-LIST_SCAN: Final = 5_000  # streams a filtered list looks at, until there is a view
 Image = str | bytes | Path
 Fetch = Callable[[str, int], Awaitable[bytes]]
 LookAtImage = Callable[[Path], Awaitable[tuple[int, int]]]
@@ -70,6 +73,20 @@ class Doors(Struct, frozen=True, kw_only=True):
     announce: Callable[[str], None] = lambda _: None  # tells other processes our address
 
 
+Key = tuple[float, int]  # a job's place in a list: the time it is ordered by, and its stream
+
+
+class JobList(Protocol):
+    """What knows all jobs by their words, and may be a moment behind the log."""
+
+    async def page(self, query: JobsQuery, tenant: str, behind: Key | None) -> tuple[list[Key], bool]:
+        """The places of the jobs behind a place, one more than asked for where there are more; and whether it is stale.
+
+        Jobs that cannot be read are among them whatever is asked for: nobody can say what they are.
+        """
+        ...
+
+
 class Studio:
     """All jobs of one data folder. Open one with `rushes.open(folder)`."""
 
@@ -77,6 +94,7 @@ class Studio:
         self,
         *,
         system: System,
+        jobs: JobList,
         adapters: Mapping[str, Adapter],
         assets: Assets,
         clock: Clock,
@@ -85,7 +103,7 @@ class Studio:
     ) -> None:
         self.store: EventStore = system.store
         self._system, self._adapters, self._assets, self._clock = system, adapters, assets, clock
-        self._doors, self._rng = doors, rng or random.SystemRandom()
+        self._jobs, self._doors, self._rng = jobs, doors, rng or random.SystemRandom()
         self.announce = doors.announce
 
     # ── making ──
@@ -235,39 +253,86 @@ class Studio:
         return Job(self, job_id)
 
     async def show(self, job_id: str, tenant: str = DEFAULT_TENANT) -> JobView:
-        """One job as it is now. Raises NotFound."""
-        return self.view(_mine(await self._system.look(job_id), tenant))
+        """One job as it is now. Raises NotFound, or Unreadable."""
+        try:
+            return self.view(_mine(await self._system.look(job_id), tenant))
+        except Unreadable:
+            await self._stream(job_id, tenant)  # another tenant's is not even there
+            raise
 
-    async def jobs(
-        self,
-        *,
-        status: Status | None = None,
-        limit: int = 20,
-        before: str | None = None,
-        tenant: str = DEFAULT_TENANT,
-    ) -> Page:
-        """The newest jobs, newest first; unreadable ones are left out here and named by `show`."""
-        limit, found, seen = max(1, min(limit, MAX_LIST)), list[JobView](), 0
-        cursor: int | None = None
-        if before is not None:
-            if (edge := await self.store.find(before)) is None:
-                raise bad("before", f"There is no job {before}.")
-            cursor = edge.id
-        while seen < LIST_SCAN:
-            streams = await self.store.newest(KIND, tenant, MAX_LIST, before=cursor)
-            for snapshot in await self._system.look_many(streams):
-                if not isinstance(snapshot, Unreadable):
-                    view = self.view(snapshot)
-                    found += [view] if status in (None, view.status) else []
-            if len(found) > limit or len(streams) < MAX_LIST:
-                break
-            seen, cursor = seen + len(streams), streams[-1].id
-        return Page(jobs=found[:limit], has_more=len(found) > limit)
+    async def jobs(self, *, tenant: str = DEFAULT_TENANT, **fields: Unpack[JobsFields]) -> Page:
+        """Some of the jobs, the newest first unless asked otherwise.
+
+        Args:
+            tenant: whose jobs they are.
+            fields: any field of JobsQuery: status, provider, model, created_after, sort, order, limit, after …
+
+        Raises:
+            BadRequest: a field is wrong, and named.
+            Unavailable: the list is being made again; ask again in a moment.
+        """
+        return await self.page(jobs_query(fields), tenant)
+
+    async def page(self, query: JobsQuery, tenant: str = DEFAULT_TENANT) -> Page:
+        """The same for a query whose types were looked at.
+
+        The list says which jobs, the log what they are now: a job that changed since then, and is no longer what was
+        asked for, is left out.
+        """
+        query = self._narrowed(query)
+        keys, stale = await self._jobs.page(query, tenant, await self._behind(query, tenant))
+        shown = keys[: query.limit]
+        streams = await self.store.streams([stream for _, stream in shown])
+        mine = [streams[stream] for _, stream in shown if stream in streams and streams[stream].tenant == tenant]
+        found = await self._system.look_many(mine)
+        views = [self.view(one) for one in found if not isinstance(one, Unreadable)]
+        views = [view for view in views if _is_asked_for(view, query)]
+        if query.sort == "updated":  # some may have changed since
+            views.sort(key=lambda view: view.updated_at, reverse=query.order == "desc")
+        has_more = len(keys) > query.limit
+        return Page(
+            jobs=views,
+            has_more=has_more,
+            next=_cursor(query, shown[-1]) if has_more else None,
+            unreadable=[one.job_id for one in found if isinstance(one, Unreadable)],
+            stale=stale,
+        )
+
+    def _narrowed(self, query: JobsQuery) -> JobsQuery:
+        """The query in the words of the list. Raises BadRequest."""
+        _check_word("phase", query.phase, [*PHASE_WORDS.values(), UNREADABLE])
+        _check_word("operation", query.operation, OPERATIONS.values())
+        provider, _, model = (query.model or "").partition("/")
+        if model and provider in {*self._adapters} and query.provider in {None, provider}:
+            return replace(query, provider=provider, model=model)
+        return query
+
+    async def _behind(self, query: JobsQuery, tenant: str) -> Key | None:
+        """Where the page begins."""
+        if query.before is None:
+            return None if query.after is None else _place(query)
+        if query.after is not None:
+            raise bad("before", "Give one of 'before' and 'after': 'after' is enough.")
+        if (query.sort, query.order) != ("created", "desc"):
+            raise bad("before", "'before' is for the newest first: give the page's 'next' as 'after'.")
+        edge = await self.store.find(query.before)
+        if edge is None or edge.tenant != tenant or edge.kind != KIND:
+            raise bad("before", f"There is no job {query.before}.")
+        try:
+            (first,) = await self.store.read(edge.id, limit=1)
+        except Damaged as error:
+            detail = f"The beginning of job {query.before} is damaged: give the page's 'next' as 'after'."
+            raise bad("before", detail) from error
+        return first.at, edge.id
 
     async def events(self, job_id: str, after: int = 0, tenant: str = DEFAULT_TENANT) -> list[EventView]:
-        """The job's history behind a version."""
+        """The job's history behind a version. Raises Unreadable where an event in it is damaged."""
         stream = await self._stream(job_id, tenant)
-        return [event_view(recorded, job_id) for recorded in await self.store.read(stream.id, after)]
+        try:
+            history = await self.store.read(stream.id, after)
+        except Damaged as error:
+            raise damaged(job_id, error.damage.version, error.damage.position) from error
+        return [event_view(recorded, job_id) for recorded in history]
 
     async def _stream(self, job_id: str, tenant: str) -> Stream:
         stream = await self.store.find(job_id)
@@ -276,7 +341,10 @@ class Studio:
         return stream
 
     async def updates(self, job_id: str, tenant: str = DEFAULT_TENANT) -> AsyncGenerator[JobView]:
-        """The job now, and again whenever it changed, until it has ended. The log is followed: nothing is missed."""
+        """The job now, and again whenever it changed, until it has ended. The log is followed: nothing is missed.
+
+        Raises NotFound, or Unreadable.
+        """
         position = self.store.position
         stream = await self._stream(job_id, tenant)
         view = await self.show(job_id, tenant)
@@ -285,7 +353,8 @@ class Studio:
             return
         async with aclosing(follow(self.store, position)) as batches:
             async for batch in batches:
-                if not any(recorded.stream == stream.id for recorded in batch.events):
+                told = [event.stream for event in batch.events] + [damage.stream for damage in batch.damaged]
+                if stream.id not in told:
                     continue
                 latest = await self.show(job_id, tenant)
                 if latest.version > view.version:
@@ -326,7 +395,7 @@ class Studio:
         now = self._clock.now()
         return JobView(
             id=snapshot.name,
-            status=STATUS[type(job)],
+            status=status_word(job),
             phase=phase_word(job),
             version=snapshot.version,
             operation=OPERATIONS[type(facts.spec.operation)],
@@ -342,7 +411,7 @@ class Studio:
             cancel_requested=isinstance(job, m.Sent) and job.cancel is not None,
             attention=ATTENTION[job.reason] if isinstance(job, m.Parked) else "",
             note=job.refused.detail if isinstance(job, m.Queued) and job.refused else "",
-            billed=_billed(job),
+            billed=billed_word(job),
             cost=job.cost if isinstance(job, m.Succeeded) else None,
             error=_error(job),
             takes=[self._take(snapshot.name, take) for take in _takes(job)],
@@ -418,18 +487,6 @@ class Job:
 
 # ── from phases to words ──────────────────────────────────────────────────────────────────────────────────────────────
 
-STATUS: Final[dict[type[State], Status]] = {
-    m.New: "queued",
-    m.Queued: "queued",
-    m.Submitting: "queued",
-    m.InDoubt: "running",
-    m.Running: "running",
-    m.Storing: "running",
-    m.Parked: "running",
-    m.Succeeded: "succeeded",
-    m.Failed: "failed",
-    m.Cancelled: "cancelled",
-}
 ATTENTION: Final[dict[m.ParkReason, str]] = {
     "in_doubt": "It is not known whether the provider took the job, nor whether it is billed: "
     "see the provider's own list; a cancel ends it here.",
@@ -465,24 +522,6 @@ def _eta_s(job: State, now: float) -> float | None:
         return None
     elapsed_s = max(0.0, now - job.accepted_at)
     return round(elapsed_s * (100 - job.percent) / job.percent, 1)
-
-
-def _billed(job: State) -> Billed:
-    match job:
-        case m.New():
-            return "no"
-        case m.Sent(started=m.SubmissionStarted(max_cost=Money(micro_usd=0))):
-            return "no"
-        case m.Queued(doubts=doubts):
-            return "unknown" if doubts else "no"
-        case (
-            m.Parked(billed=billed) | m.Succeeded(billed=billed) | m.Failed(billed=billed) | m.Cancelled(billed=billed)
-        ):
-            return billed
-        case m.Storing():
-            return "yes"
-        case m.Submitting() | m.InDoubt() | m.Running():
-            return "unknown"
 
 
 def _error(job: State) -> FaultView | None:
@@ -524,6 +563,38 @@ def _digest(request: VideoRequest, spec: VideoSpec) -> str:
     pictures = [[given.role, given.asset.sha256] for given in spec.inputs]
     body = msgspec.json.encode([replace(request, inputs=()), pictures], order="deterministic")
     return hashlib.sha256(body).hexdigest()
+
+
+def _check_word(field: str, word: str | None, known: Collection[str]) -> None:
+    if word is not None and word not in known:
+        raise bad(field, f"There is no {field} {word!r}: choose one of {', '.join(known)}.")
+
+
+def _is_asked_for(view: JobView, query: JobsQuery) -> bool:
+    words = ("status", "phase", "billed", "provider", "model", "operation")
+    return (
+        all(getattr(query, word) in {None, getattr(view, word)} for word in words)
+        and query.customer_id in {None, view.request.customer_id}
+        and (query.created_after is None or view.created_at > query.created_after)
+        and (query.created_before is None or view.created_at < query.created_before)
+    )
+
+
+def _cursor(query: JobsQuery, key: Key) -> str:
+    """A place in a list, as text that needs no quoting."""
+    return base64.urlsafe_b64encode(msgspec.json.encode([query.sort, *key])).decode().rstrip("=")
+
+
+def _place(query: JobsQuery) -> Key:
+    """Where `after` says that the list goes on. Raises BadRequest."""
+    try:
+        text = base64.urlsafe_b64decode(f"{query.after}==")
+        sort, at, stream = msgspec.json.decode(text, type=tuple[str, float, int])
+    except ValueError as error:  # msgspec's and base64's own are ValueErrors
+        raise bad("after", f"{query.after!r} is no place in a list: give the 'next' of the page before.") from error
+    if sort != query.sort:
+        raise bad("after", f"This place is in a list sorted by {sort!r}, not by {query.sort!r}: begin a new list.")
+    return at, stream
 
 
 async def _once(content: bytes) -> AsyncIterator[bytes]:

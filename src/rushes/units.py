@@ -28,7 +28,7 @@ class Clock(Protocol):
         ...
 
 
-class Money(Struct, frozen=True, omit_defaults=True):
+class Money(Struct, frozen=True, gc=False, omit_defaults=True):
     """An amount in millionths of a US dollar, with where the price came from and the provider's own count beside it."""
 
     micro_usd: int
@@ -41,7 +41,7 @@ class Money(Struct, frozen=True, omit_defaults=True):
 FREE = Money(0, source="runs on this machine")
 
 
-class AssetRef(Struct, frozen=True, omit_defaults=True):
+class AssetRef(Struct, frozen=True, gc=False, omit_defaults=True):
     """A file that we keep. The bytes live below the data folder, or in a bucket, never in an event."""
 
     key: str  # relative to the asset store: customers/0/assets/video/….mp4, inputs/ab/abcd…
@@ -50,7 +50,7 @@ class AssetRef(Struct, frozen=True, omit_defaults=True):
     media_type: str  # video/mp4
 
 
-class Handle(Struct, frozen=True, omit_defaults=True):
+class Handle(Struct, frozen=True, gc=False, omit_defaults=True):
     """What a provider gave us to find the job again."""
 
     id: str

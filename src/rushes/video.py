@@ -19,11 +19,11 @@ from rushes.units import AssetRef, Billed, Money, Private
 JSON: TypeAlias = "str | int | float | bool | None | list[Any] | dict[str, Any]"
 
 
-class TextToVideo(Struct, frozen=True, tag_field="type", tag="text-to-video"):
+class TextToVideo(Struct, frozen=True, gc=False, tag_field="type", tag="text-to-video"):
     """A clip from words alone."""
 
 
-class ImageToVideo(Struct, frozen=True, tag_field="type", tag="image-to-video"):
+class ImageToVideo(Struct, frozen=True, gc=False, tag_field="type", tag="image-to-video"):
     """A clip that starts from, ends at, or borrows from images."""
 
 
@@ -42,7 +42,7 @@ class MediaInput(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
     upload: Annotated[str, Meta(max_length=100)] | None = None  # an id that POST /v1/uploads gave
 
 
-class Input(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Input(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """The same picture once it is ours: fetched, looked at, kept."""
 
     type: Literal["image"] = "image"
@@ -50,7 +50,7 @@ class Input(Struct, frozen=True, omit_defaults=True, kw_only=True):
     asset: AssetRef
 
 
-class Config(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Config(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """How the clip should be. Every field is optional; one that the model cannot honour is refused, never dropped."""
 
     negative_prompt: Private[Annotated[str, Meta(max_length=20_000)]] | None = None
@@ -109,7 +109,7 @@ class VideoSpec(Config, frozen=True, omit_defaults=True, kw_only=True):
     customer_id: int = 0
 
 
-class Target(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Target(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """Where an attempt goes: belongs to the attempt, so that a fallback changes it and nothing else does."""
 
     provider: str
@@ -119,7 +119,7 @@ class Target(Struct, frozen=True, omit_defaults=True, kw_only=True):
     price: Money | None = None  # the worst case of one send, None when no dated price is known
 
 
-class Probe(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Probe(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """What a video file says of itself; None where it (or nobody here) can say."""
 
     width: int | None = None
@@ -129,7 +129,7 @@ class Probe(Struct, frozen=True, omit_defaults=True, kw_only=True):
     has_audio: bool | None = None
 
 
-class Take(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Take(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """One video that we keep."""
 
     index: int
@@ -197,11 +197,55 @@ class JobView(Struct, frozen=True, kw_only=True):
         return self.status in ENDED
 
 
+UNREADABLE: Final = "unreadable"  # the phase of a job that this release cannot read
+
+
+class JobsQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which jobs a list shows, and in what order. All that is given must hold of a job."""
+
+    status: Status | None = None
+    phase: str | None = None  # parked: what waits for a person
+    billed: Billed | None = None
+    provider: str | None = None
+    model: str | None = None  # with or without its provider in front
+    operation: str | None = None
+    customer_id: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None  # 0: jobs without one
+    created_after: Annotated[datetime, Meta(tz=True)] | None = None
+    created_before: Annotated[datetime, Meta(tz=True)] | None = None
+    sort: Literal["created", "updated"] = "created"
+    order: Literal["desc", "asc"] = "desc"  # desc: the newest, or the latest changed, first
+    limit: Annotated[int, Meta(ge=1, le=200)] = 20
+    after: str | None = None  # the list goes on there: `next` of the page before
+    before: str | None = None  # the id of a job: those that were made before it, newest first
+
+
+class JobsFields(TypedDict, total=False):
+    """The fields of a JobsQuery, as keyword arguments."""
+
+    status: Status | None
+    phase: str | None
+    billed: Billed | None
+    provider: str | None
+    model: str | None
+    operation: str | None
+    customer_id: int | None
+    created_after: datetime | None
+    created_before: datetime | None
+    sort: Literal["created", "updated"]
+    order: Literal["desc", "asc"]
+    limit: int
+    after: str | None
+    before: str | None
+
+
 class Page(Struct, frozen=True, kw_only=True):
-    """Some jobs, newest first. `has_more`: ask again with `before` the last id."""
+    """Some jobs, as they are now. A page may have fewer than its limit and still have more behind it."""
 
     jobs: list[JobView]
     has_more: bool
+    next: str | None = None  # ask again with it as `after`; None: there are no more
+    unreadable: list[str] = []  # ids in this stretch that cannot be read, whether or not they would be right
+    stale: bool = False  # what happened in the last moments may be missing: ask again
 
 
 class UploadView(Struct, frozen=True, kw_only=True):
@@ -255,18 +299,31 @@ def decode(body: bytes, kind: type[_S]) -> _S:
         raise BadRequest([fault_of(error, kind)]) from error
 
 
+def retyped(given: _S) -> _S:
+    """The same struct once its types and ranges were looked at, or BadRequest naming the field."""
+    try:
+        return msgspec.convert(msgspec.to_builtins(given), type(given))
+    except (msgspec.ValidationError, TypeError) as error:
+        raise BadRequest([fault_of(error, type(given))]) from error
+
+
 def checked(request: VideoRequest) -> VideoRequest:
     """The same request once its types and ranges were looked at, or BadRequest naming the field."""
-    try:
-        request = msgspec.convert(msgspec.to_builtins(request), VideoRequest)
-    except (msgspec.ValidationError, TypeError) as error:
-        raise BadRequest([fault_of(error, VideoRequest)]) from error
+    request = retyped(request)
     for number, given in enumerate(request.inputs):
         if (given.url is None) == (given.upload is None):
             raise bad(f"inputs[{number}]", f"inputs[{number}] needs exactly one of 'url' and 'upload'.")
     if not request.prompt.strip() and not request.inputs:
         raise bad("prompt", "The prompt is empty: say what the video should show.")
     return request
+
+
+def jobs_query(fields: JobsFields) -> JobsQuery:
+    """The query of these keyword arguments, or BadRequest naming the one that is unknown or wrong."""
+    if unknown := sorted(set(fields) - set(JobsQuery.__struct_fields__)):
+        known = ", ".join(sorted(JobsQuery.__struct_fields__))
+        raise bad(unknown[0], f"There is no field {unknown[0]!r}. The fields are: {known}.")
+    return retyped(JobsQuery(**fields))
 
 
 def operation_of(request: VideoRequest) -> Operation:

@@ -50,9 +50,10 @@ def good(folder: Path, *words: str) -> str:
 def one_sentence(done: subprocess.CompletedProcess[str], code: int, *told: str) -> None:
     assert done.returncode == code, done.stderr
     assert done.stdout == ""
-    assert done.stderr.startswith("rushes: ")
-    assert done.stderr.count("\n") == 1
-    assert [word for word in told if word not in done.stderr] == []
+    said = [line for line in done.stderr.splitlines() if "event=sqlite.outdated" not in line]  # this machine's may be
+    assert len(said) == 1
+    assert said[0].startswith("rushes: ")
+    assert [word for word in told if word not in said[0]] == []
 
 
 def events_in(folder: Path) -> int:
@@ -178,6 +179,11 @@ def test_json_is_one_document_and_stderr_is_quiet(folder: Path) -> None:
 def test_people_see_tables(folder: Path) -> None:
     job = good(folder, "generate", "a lake", *TINY).split()[0]
     assert [line.split()[:2] for line in good(folder, "list").splitlines()] == [["JOB", "PHASE"], [job, "succeeded"]]
+    right = ["--provider", "local", "--model", "local", "--phase", "succeeded", "--sort", "updated", "--order", "asc"]
+    assert job in good(folder, "list", *right)
+    assert job not in good(folder, "list", "--provider", "replicate")
+    one_sentence(run(folder, "list", "--phase", "done"), 2, "--phase", "parked")
+    one_sentence(run(folder, "list", "--after", "x"), 2, "--after", "next")
     assert "a lake" in good(folder, "show", job)
     assert [line.split()[-1] for line in good(folder, "events", job).splitlines()][::100] == ["EVENT"]
     assert good(folder, "events", job).splitlines()[-1].split()[-1] == "job.succeeded"

@@ -33,7 +33,8 @@ from rushes.faults import (
     Unreadable,
 )
 from rushes.studio import Studio
-from rushes.video import EventView, VideoRequest
+from rushes.units import utc
+from rushes.video import EventView, JobsFields, VideoRequest
 
 LAKE = VideoRequest(**TINY)
 LONG = VideoRequest(**TINY | {"duration_seconds": 60, "fps": 30})
@@ -59,6 +60,31 @@ async def test_from_a_sentence_to_a_file(client: Client, studio: Studio, tmp_pat
     path = await client.save(view.id, tmp_path / "lake.mp4")
     assert hashlib.sha256(path.read_bytes()).hexdigest() == shown.takes[0].sha256
     assert [file.name for file in tmp_path.glob("lake*")] == ["lake.mp4"]
+
+
+async def test_lists_are_the_studios(client: Client, studio: Studio) -> None:
+    for number in range(3):
+        await studio.submit(VideoRequest(**TINY | {"prompt": f"lake {number}"}))
+    await write_log(studio, "job_strange", 1)
+    asked: list[JobsFields] = [
+        {},
+        {"limit": 2},
+        {"limit": 2, "after": (await client.jobs(limit=2)).next},
+        {"sort": "updated", "order": "asc", "provider": "local", "model": "local", "customer_id": 0},
+        {"created_after": utc(0), "created_before": utc(2e9), "operation": "text-to-video", "status": None},
+        {"phase": "parked", "billed": "unknown"},
+    ]
+    for fields in asked:
+        told, known = await client.jobs(**fields), await studio.jobs(**fields)
+        assert [view.id for view in told.jobs] == [view.id for view in known.jobs]
+        assert (told.has_more, told.next, told.stale) == (known.has_more, known.next, False)
+        assert told.unreadable == known.unreadable
+    assert (await client.jobs(limit=2)).unreadable == ["job_strange"]
+    wrong: list[dict[str, Any]] = [{"statu": "failed"}, {"limit": 0}, {"phase": "done"}, {"after": "x"}]
+    for mistake in wrong:
+        with pytest.raises(BadRequest) as refused:
+            await client.jobs(**mistake)
+        assert refused.value.field in mistake
 
 
 async def test_steering(client: Client) -> None:

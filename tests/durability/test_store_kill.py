@@ -11,11 +11,14 @@ import time
 from itertools import groupby
 from pathlib import Path
 
+import pytest
+
 from rushes.eventstore.sqlite import SqliteStore
 from rushes.testing.eventstore import whole_log
 
 VICTIM = Path(__file__).with_name("append_until_killed.py")
-KILLS = 20 if os.environ.get("RUSHES_NIGHTLY") else 5
+LOGS = 30 if os.environ.get("RUSHES_NIGHTLY") else 2
+KILLS = 10  # a log
 EVENTS = 3  # an append
 
 
@@ -49,13 +52,14 @@ async def lost(path: Path, told: list[tuple[int, int, int]]) -> set[tuple[int, i
     return set(told) - {(event.stream, event.version, event.position) for event in log}
 
 
-async def test_killed_at_any_moment_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
-    rng = random.Random()
+@pytest.mark.parametrize("log", range(LOGS))
+async def test_killed_at_any_moment_nothing_acknowledged_is_lost(tmp_path: Path, log: int) -> None:
+    rng = random.Random(log)
     told: list[tuple[int, int, int]] = []
     for _ in range(KILLS):
-        told += killed(tmp_path / "rushes.db", "as it is", rng.uniform(0.005, 0.150))
+        told += killed(tmp_path / "rushes.db", "as it is", rng.uniform(0.005, 0.120))
         assert not await lost(tmp_path / "rushes.db", told)
-    print(f"{len(told)} acknowledged appends, {KILLS} kills")
+    print(f"log {log} of {LOGS}: {len(told)} acknowledged appends, {KILLS} kills")
     assert len(told) > KILLS
 
 

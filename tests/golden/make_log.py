@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from rushes.eventstore.base import Birth, EventStore, Head, NewEvent, Recorded, Stream, Write
+from rushes.eventstore.marker import marker_path
 from rushes.eventstore.sqlite import SqliteStore
 
 OPEN, ENDED = Head(open=True, lane="local/default"), Head(open=False, lane="local/default")
@@ -67,6 +68,7 @@ async def make(path: Path, writes: Sequence[Write], epoch: str = "00000000000000
     for write in writes:
         await store.append(write)
     await store.close()
+    marker_path(path).unlink()  # of the epoch that is written over now
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE store SET value = ? WHERE key = 'epoch'", (epoch,))
     connection.execute("PRAGMA journal_mode = DELETE")  # one file is all there is

@@ -44,6 +44,7 @@ from rushes.faults import Fault, NotFound
 from rushes.studio import Doors, Studio
 from rushes.units import AssetRef, Handle
 from rushes.video import Config, Probe, Target, VideoSpec
+from rushes.views.jobs import ReadonlyView
 
 structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
 CLIP = b"\0\0\0\x18ftypisom" + b"\0" * 200
@@ -229,4 +230,5 @@ def make(
     doors = Doors(
         fetch=_no_fetch, look_at_image=_no_look, credentials={}, default_model="acme", unavailable=lambda _: None
     )
-    return system, Studio(system=system, adapters=adapters, assets=assets, clock=clock, doors=doors)
+    jobs = ReadonlyView(store)
+    return system, Studio(system=system, jobs=jobs, adapters=adapters, assets=assets, clock=clock, doors=doors)

@@ -76,6 +76,21 @@ def test_what_stands_behind_the_verb_wins() -> None:
     assert parse(["--data", "a", "show", "job_1", "--data", "b"]).data == "b"
 
 
+def test_every_option_of_list_arrives() -> None:
+    words = "list --status failed --phase p --provider x --model m --sort updated --order asc --after z --limit 3"
+    assert parse(words.split()) == Asked(
+        verb="list",
+        status="failed",
+        phase="p",
+        provider="x",
+        model="m",
+        sort="updated",
+        order="asc",
+        after="z",
+        limit=3,
+    )
+
+
 def test_every_option_of_generate_arrives() -> None:
     words = (
         "generate lake --model m --duration 2.5 --aspect-ratio 1:1 --resolution hd --fps 8 --seed 7 --negative-prompt n"

@@ -21,15 +21,17 @@ MAY: dict[str, set[str]] = {
     "emulators": LANGUAGE | {"adapters.base", "adapters.capabilities"},
     "actors": LANGUAGE | {"eventstore", "adapters", "assets", "media"},
     "studio": LANGUAGE | {"eventstore", "adapters", "assets", "media", "actors"},
+    "views": LANGUAGE | {"eventstore", "actors"},
     "api": LANGUAGE | {"eventstore", "studio"},
     "client": LANGUAGE,
     "testing": LANGUAGE | {"eventstore", "adapters", "assets", "media", "actors"},
-    "main": LANGUAGE | {"eventstore", "adapters", "assets", "media", "actors", "emulators", "studio"},
+    "main": LANGUAGE | {"eventstore", "adapters", "assets", "media", "actors", "emulators", "studio", "views"},
     "cli": LANGUAGE | {"eventstore", "media", "studio", "api", "client", "main"},
-    "__init__": LANGUAGE | {"main", "studio"},
+    "__init__": LANGUAGE | {"eventstore", "main", "studio"},
 }
 # Within the actors, the words do not know the machinery.
-PURE = {"units", "faults", "video", "adapters.capabilities", "actors.messages", "actors.job", "actors.codec"}
+PURE = {"units", "faults", "video", "adapters.capabilities", "actors.messages", "actors.job"}
+PURE |= {"actors.codec", "actors.words"}
 IMPURE = {"asyncio", "time", "random", "logging", "structlog", "os", "socket", "subprocess", "threading"}
 
 

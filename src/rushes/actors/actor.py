@@ -78,7 +78,7 @@ class Actor:
         self.permit: Lane | None = None  # a place at the provider that we hold
 
     def replay(self, history: Sequence[Recorded]) -> None:
-        """Become what the log says. Raises Unreadable."""
+        """Become what the log says. Raises BadEvent, or anything where the events do not follow each other."""
         job: Job = New()
         for recorded in history:
             job = evolve(job, codec.decode(recorded), recorded.at)

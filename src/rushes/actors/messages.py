@@ -22,7 +22,7 @@ ParkReason = Literal["in_doubt", "detached", "gone", "credential"]
 # ── Events ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Event(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """Something that happened to one job. Its type in the log is the dotted name in `TYPES`."""
 
 
@@ -199,7 +199,7 @@ TYPES: Final[dict[type[Event], str]] = {
 # ── Commands of users ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Command(Struct, frozen=True, kw_only=True):
+class Command(Struct, frozen=True, gc=False, kw_only=True):
     """Something a job is asked to do, or told."""
 
 
@@ -365,11 +365,11 @@ class RecordTrouble(Command, frozen=True, kw_only=True):
 # ── Phases ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Phase(Struct, frozen=True, kw_only=True):
+class Phase(Struct, frozen=True, gc=False, kw_only=True):
     """What is true of a job now. Each phase holds only what is true in it."""
 
 
-class Facts(Struct, frozen=True, kw_only=True):
+class Facts(Struct, frozen=True, gc=False, kw_only=True):
     """What stays true of a job from its first event on."""
 
     requested: JobRequested
@@ -382,7 +382,7 @@ class Facts(Struct, frozen=True, kw_only=True):
         return self.requested.spec
 
 
-class Cancelling(Struct, frozen=True, kw_only=True):
+class Cancelling(Struct, frozen=True, gc=False, kw_only=True):
     """A cancel that was asked for."""
 
     by: str
@@ -510,7 +510,7 @@ Job: TypeAlias = New | Queued | Submitting | InDoubt | Running | Storing | Parke
 # ── Effects: what the outside world still owes us ─────────────────────────────────────────────────────────────────────
 
 
-class Effect(Struct, frozen=True, kw_only=True):
+class Effect(Struct, frozen=True, gc=False, kw_only=True):
     """One thing to do. Equal effects are the same effect: keep it running."""
 
 

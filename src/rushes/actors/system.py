@@ -17,17 +17,19 @@ from msgspec.structs import replace
 
 from rushes.actors import messages as m
 from rushes.actors.actor import KIND, Actor, Asked, is_users, lane_of
+from rushes.actors.codec import BadEvent
 from rushes.actors.job import pending
 from rushes.actors.lanes import Lane
 from rushes.actors.messages import Command, Job, Owed
 from rushes.actors.perform import Performer, backoff_s
 from rushes.adapters.base import Adapter, Terms
 from rushes.eventstore.base import Damaged, EventStore, Recorded, StoreError, StoreUnavailable, Stream, WrongVersion
-from rushes.faults import NotFound, RushesError, Unavailable, Unreadable
+from rushes.faults import NotFound, RushesError, Unavailable, Unreadable, damaged
 from rushes.units import Clock, spread
 
 MAX_MAILBOX: Final = 100  # users' commands; a report is never refused
 STORE_RETRY_S: Final = 1.0
+MAX_REPEATS: Final = 5  # turns in a row that found the log elsewhere
 LOAD_AT_ONCE: Final = 200  # due streams read in one statement
 CREDENTIAL_PAUSE_S: Final = 60.0  # a lane whose credential was refused
 DEFAULT_PERMITS: Final = 8
@@ -59,15 +61,18 @@ class System:
         clock: Clock,
         rng: random.Random | None = None,
         fence: int = 0,
+        release: str = "",  # ours: it is named to people whose log a newer one wrote
     ) -> None:
         self.store = store
         self._adapters, self._performer, self._clock, self._fence = adapters, performer, clock, fence
+        self._release = release
         self._rng = rng or random.SystemRandom()
         self._incarnation = f"{self._rng.getrandbits(63):016x}"
         self._live: dict[int, Actor] = {}
         self._births: dict[str, Actor] = {}
         self._lanes: dict[str, Lane] = {}
         self._begun: dict[str, set[tuple[int, int]]] = {}  # job → the (attempt, send)s that this system has begun
+        self._repeats: dict[int, int] = {}  # stream → turns in a row that found the log elsewhere
         self._heard: dict[int, float] = {}  # when a provider last answered about a stream
         self._contacts: dict[int, list[asyncio.Future[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -196,7 +201,22 @@ class System:
     async def _replayed(self, streams: Sequence[Stream]) -> list[Actor | Unreadable]:
         """Actors as the log says, read together; what is damaged or unknown is said in its place."""
         histories = await self.store.read_many([stream.id for stream in streams])
-        return [_replayed(stream, histories[stream.id]) for stream in streams]
+        return [self._replay(stream, histories[stream.id]) for stream in streams]
+
+    def _replay(self, stream: Stream, history: list[Recorded] | Damaged) -> Actor | Unreadable:
+        if isinstance(history, Damaged):
+            return damaged(stream.name, history.damage.version, history.damage.position)
+        if not history or history[-1].version != len(history):
+            return damaged(stream.name, _first_missing(history), 0)
+        actor = Actor(stream.name, stream.tenant, stream.id)
+        try:
+            actor.replay(history)
+        except BadEvent as bad:
+            return bad.about(stream.name, self._release, self.store.release)
+        except Exception as error:  # noqa: BLE001 - one job's trouble stays with that job
+            detail = f"The events of {stream.name} do not follow each other ({type(error).__name__}): please report it."
+            return Unreadable(detail, job_id=stream.name)
+        return actor
 
     def _wake(self, streams: list[int]) -> None:
         """A lane's timer: these are due."""
@@ -256,8 +276,11 @@ class System:
         except WrongVersion as error:
             if actor.stream is None:
                 self._drop(actor, asked, error)
+            elif self._repeats.get(actor.stream, 0) < MAX_REPEATS:
+                self._reload(actor, actor.stream, asked)
             else:
-                self._reload(actor, asked)
+                self._repeats.pop(actor.stream)
+                self._give_up_on(actor, asked, error)
             return False
         except Exception as error:  # noqa: BLE001 - one job's trouble stays with that job
             self._give_up_on(actor, asked, error)
@@ -265,6 +288,7 @@ class System:
         if newborn and actor.stream is not None:
             self._live[actor.stream] = actor
             self._births.pop(actor.name, None)
+        self._repeats.pop(actor.stream or 0, None)
         return True
 
     def _keep_reports(self, actor: Actor, asked: list[Asked], error: StoreUnavailable) -> None:
@@ -283,24 +307,24 @@ class System:
 
         asyncio.get_running_loop().call_later(STORE_RETRY_S, again)
 
-    def _reload(self, actor: Actor, asked: list[Asked]) -> None:
+    def _reload(self, actor: Actor, stream: int, asked: list[Asked]) -> None:
         """The log is not where we thought: let go of what we hold, read again, and tell it all to what is there."""
         _log.warning("turn.repeated", job=actor.name)
+        self._repeats[stream] = self._repeats.get(stream, 0) + 1
         asked = asked + actor.mailbox
         actor.mailbox = []
         self._drop(actor, [], WrongVersion())
-        self._spawn(self._retell(actor, asked))
+        self._spawn(self._retell(actor, stream, asked))
 
-    async def _retell(self, old: Actor, asked: list[Asked]) -> None:
-        assert old.stream is not None
+    async def _retell(self, old: Actor, stream: int, asked: list[Asked]) -> None:
         try:
-            for unreadable in await self._load([old.stream]):
+            for unreadable in await self._load([stream]):
                 raise unreadable
         except (StoreError, Unreadable) as error:
             self._drop(old, asked, error)
             return
         for one in asked:
-            self._tell(self._live[old.stream], one)
+            self._tell(self._live[stream], one)
 
     def _give_up_on(self, actor: Actor, asked: list[Asked], error: Exception) -> None:
         """A bug, or damage: this job rests until the next start; no other is touched."""
@@ -471,16 +495,9 @@ class System:
         return task
 
 
-def _replayed(stream: Stream, history: list[Recorded] | Damaged) -> Actor | Unreadable:
-    if isinstance(history, Damaged):
-        return Unreadable(str(history), job_id=stream.name)
-    actor = Actor(stream.name, stream.tenant, stream.id)
-    try:
-        actor.replay(history)
-    except Unreadable as error:
-        error.job_id = stream.name
-        return error
-    return actor
+def _first_missing(history: Sequence[Recorded]) -> int:
+    """The version that a stream lacks: a damaged number hides an event from its own stream."""
+    return next((v for v, recorded in enumerate(history, 1) if recorded.version != v), len(history) + 1)
 
 
 def _terms(actor: Actor) -> Terms:

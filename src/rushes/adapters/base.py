@@ -31,7 +31,7 @@ CancelKind = Literal["no", "stops", "destroys"]
 """no: it cannot be cancelled. stops: a finished take survives a late cancel. destroys: it does not, so poll first."""
 
 
-class PollSchedule(Struct, frozen=True, omit_defaults=True):
+class PollSchedule(Struct, frozen=True, gc=False, omit_defaults=True):
     """When to ask again: the time since the start, times `growth`, between the two bounds."""
 
     min_s: float = 2.0
@@ -43,7 +43,7 @@ class PollSchedule(Struct, frozen=True, omit_defaults=True):
         return min(self.max_s, max(self.min_s, elapsed_s * self.growth))
 
 
-class Terms(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Terms(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """What holds for one send, pinned in its intent: capabilities may change under a running job, these may not."""
 
     doubt: DoubtClass
@@ -150,7 +150,7 @@ class Unfinished(Struct, frozen=True):
     stage: str = ""  # the provider's own word
 
 
-class Output(Struct, frozen=True, omit_defaults=True):
+class Output(Struct, frozen=True, gc=False, omit_defaults=True):
     """One result at the provider: its address lives as long as the Terms say."""
 
     url: str

@@ -20,8 +20,8 @@ from aiohttp import ClientPayloadError, web
 from rushes.api.protocol import Problem, Refused, problem_of
 from rushes.api.rest import Content, Rest
 from rushes.api.stream import Limits, Stream
-from rushes.eventstore.base import StoreError
-from rushes.faults import RushesError, Unavailable, bad
+from rushes.eventstore.base import Damaged, StoreError
+from rushes.faults import RushesError, Unavailable, bad, damaged
 from rushes.studio import Studio
 
 MAX_BODY_BYTES: Final = 16 * 2**20  # of JSON; a picture may travel in it. Uploads are streamed and have their own cap
@@ -160,6 +160,9 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return _tell(error)
     except web.HTTPException as error:
         return _tell(_of_http(error, request), dict(error.headers) if error.status == 405 else {})
+    except Damaged as error:
+        damage = error.damage
+        return _tell(damaged(request.match_info.get("id", ""), damage.version, damage.position))
     except StoreError as error:
         _log.error("store.failed", path=request.path, error=type(error).__name__, detail=str(error))
         return _tell(Unavailable("The log cannot be used at the moment: try again."))

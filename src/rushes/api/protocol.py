@@ -15,6 +15,11 @@ A conversation over the socket (subprotocol `rushes.v1.json`, one JSON object a 
 A client that remembers `epoch` and the last `upto` (or `caught_up` position) subscribes again from there after any
 break, and misses nothing and sees nothing twice. A history that cannot be continued is answered by `resync`, and the
 subscription is not made: subscribe again from "start" or "now".
+
+An event whose stored bytes are damaged comes as `error{id: "a", code: "unreadable", message}` in its place, once each
+time the log is read past it, and what is behind it follows. A job that the server cannot read (one of its events is
+damaged, or a newer release wrote it) is subscribed to like any other: `snapshot` is null, an `error` right behind
+`subscribed` says why, and its events follow, also those that only a newer release understands.
 """
 
 from __future__ import annotations
@@ -28,7 +33,7 @@ from msgspec import Meta, Struct, field
 
 from rushes.faults import BadRequest, Code, Fault, RushesError
 from rushes.units import Billed
-from rushes.video import JobView, Status, fault_of
+from rushes.video import JobView, fault_of
 
 SUBPROTOCOL: Final = "rushes.v1.json"
 MAX_FRAME_BYTES: Final = 64 * 1024  # inbound
@@ -150,8 +155,8 @@ class Welcome(FromServer, frozen=True, kw_only=True, tag="welcome"):
 class Subscribed(FromServer, frozen=True, kw_only=True, tag="subscribed"):
     """The subscription stands: the events behind `position` follow, every one once, in order.
 
-    For one job `snapshot` shows it. Without `from` it shows the job exactly as it was at `position`. With an older
-    `from` it is newer than that: events up to `snapshot.version` are contained in it already.
+    For one job `snapshot` shows it, unless it cannot be read. Without `from` it shows the job exactly as it was at
+    `position`. With an older `from` it is newer than that: events up to `snapshot.version` are contained in it already.
     """
 
     id: str
@@ -187,7 +192,10 @@ class Pong(FromServer, frozen=True, kw_only=True, tag="pong"):
 
 
 class Error(FromServer, frozen=True, kw_only=True, tag="error"):
-    """A frame could not be followed. `id` is the one it gave, empty where it gave none. The socket stays open."""
+    """A frame could not be followed, or an event of a subscription cannot be told. The socket stays open.
+
+    `id` is the frame's or the subscription's; empty where a frame gave none.
+    """
 
     id: str
     code: Code
@@ -210,14 +218,6 @@ class CancelBody(Strict, frozen=True, kw_only=True):
     discard: bool = False
 
 
-class JobsQuery(Strict, frozen=True, kw_only=True):
-    """Which jobs, newest first."""
-
-    status: Status | None = None
-    limit: Annotated[int, Meta(ge=1, le=200)] = 20
-    before: str | None = None  # the last id of the page before
-
-
 class EventsQuery(Strict, frozen=True, kw_only=True):
     """A job's events with versions above `after`."""
 
@@ -238,6 +238,14 @@ class Listing(Struct, frozen=True, kw_only=True):
     has_more: bool = False
     first_id: str | None = None
     last_id: str | None = None
+
+
+class JobsListing(Listing, frozen=True, kw_only=True):
+    """A page of jobs; see Page for what its own fields mean."""
+
+    next: str | None
+    unreadable: Sequence[str]
+    stale: bool
 
 
 class Health(Struct, frozen=True, kw_only=True):
@@ -273,7 +281,7 @@ STATUS: Final[dict[Code, int]] = {
     "folder_in_use": 503,
     "extra_missing": 501,
     "unavailable": 503,
-    "unreadable": 500,
+    "unreadable": 409,  # no bug of ours: the job's stored state is in the way
     "internal_error": 500,
 }
 RETRYABLE: Final = frozenset[Code]({"rate_limited", "provider_unavailable", "not_sent", "unavailable"})

@@ -12,10 +12,10 @@ from aiohttp.web_request import BaseRequest
 from msgspec import Struct
 from multidict import CIMultiDict
 
-from rushes.api.protocol import CancelBody, ContentQuery, EventsQuery, Health, JobsQuery, Listing, Refused, Strict
+from rushes.api.protocol import CancelBody, ContentQuery, EventsQuery, Health, JobsListing, Listing, Refused, Strict
 from rushes.faults import BadRequest, NotFound, bad
 from rushes.studio import Studio
-from rushes.video import JobView, TakeView, VideoRequest, decode, fault_of
+from rushes.video import JobsQuery, JobView, TakeView, VideoRequest, decode, fault_of
 
 LOOK_AGAIN_S: Final = 1  # what Retry-After advises somebody who polls a job
 CHUNK_BYTES: Final = 64 * 1024
@@ -59,11 +59,20 @@ class Rest:
         return answer(view, 202, headers | ({"Idempotent-Replayed": "true"} if replayed else {}))
 
     async def jobs(self, request: web.Request) -> web.StreamResponse:
-        """The newest jobs first."""
-        asked = query(request, JobsQuery)
-        page = await self._studio.jobs(status=asked.status, limit=asked.limit, before=asked.before)
+        """Some of the jobs, the newest first unless asked otherwise."""
+        page = await self._studio.page(query(request, JobsQuery))
         ids: list[str | None] = [view.id for view in page.jobs] or [None]
-        return answer(Listing(data=page.jobs, has_more=page.has_more, first_id=ids[0], last_id=ids[-1]))
+        return answer(
+            JobsListing(
+                data=page.jobs,
+                has_more=page.has_more,
+                first_id=ids[0],
+                last_id=ids[-1],
+                next=page.next,
+                unreadable=page.unreadable,
+                stale=page.stale,
+            )
+        )
 
     async def show(self, request: web.Request) -> web.StreamResponse:
         """One job."""

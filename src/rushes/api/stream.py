@@ -41,8 +41,8 @@ from rushes.api.protocol import (
     Welcome,
     read_frame,
 )
-from rushes.eventstore.base import EventStore, Recorded, StoreError
-from rushes.faults import NotFound, RushesError, bad
+from rushes.eventstore.base import Damage, Damaged, EventStore, Recorded, StoreError
+from rushes.faults import NotFound, RushesError, Unreadable, bad, damaged
 from rushes.studio import Studio, event_view
 from rushes.units import DEFAULT_TENANT
 from rushes.video import JobView
@@ -73,6 +73,13 @@ class Item(Struct, frozen=True):
     encoded: msgspec.Raw
 
 
+class Lost(Struct, frozen=True):
+    """An event that is damaged: readers are told so in its place."""
+
+    position: int
+    message: str
+
+
 class Feed:
     """The log as frames' items. One feed serves all sockets, so that an event is encoded once."""
 
@@ -81,24 +88,32 @@ class Feed:
         self._names: dict[int, str] = {}
         self._items: dict[int, Item] = {}
 
-    async def read(self, after: int, stream: int | None) -> tuple[list[Item], int]:
-        """The next items behind a position, of one stream or of all, and up to where was looked."""
+    async def read(self, after: int, stream: int | None) -> tuple[list[Item | Lost], int]:
+        """What comes next behind a position, of one stream or of all, and up to where was looked."""
         batch = await self._store.read_all(after, BATCH, tenant=DEFAULT_TENANT, kind=KIND)
-        events = [event for event in batch.events if stream is None or event.stream == stream]
-        await self._learn_names({event.stream for event in events} - self._names.keys())
-        return [self._item(event) for event in events], batch.upto
+        found: list[Recorded | Damage] = [*batch.events, *batch.damaged]
+        found = [one for one in found if stream is None or one.stream == stream]
+        if batch.damaged:
+            found.sort(key=lambda one: one.position)
+        names = await self._names_of({one.stream for one in found})
+        return [self._told(one, names.get(one.stream, "")) for one in found], batch.upto
 
-    async def _learn_names(self, unknown: set[int]) -> None:
-        if unknown:
+    async def _names_of(self, streams: set[int]) -> dict[int, str]:
+        """Their public names; a damaged number may have none."""
+        names = {stream: self._names[stream] for stream in streams if stream in self._names}
+        if unknown := streams - names.keys():
             for stream, row in (await self._store.streams(sorted(unknown))).items():
+                names[stream] = row.name
                 _remember(self._names, stream, row.name)
+        return names
 
-    def _item(self, event: Recorded) -> Item:
-        item = self._items.get(event.position)
+    def _told(self, found: Recorded | Damage, name: str) -> Item | Lost:
+        if isinstance(found, Damage) or not name:
+            return Lost(found.position, damaged(name, found.version, found.position).detail)
+        item = self._items.get(found.position)
         if item is None:
-            view = event_view(event, self._names[event.stream])
-            item = Item(event.position, msgspec.Raw(_encode(view)))
-            _remember(self._items, event.position, item)
+            item = Item(found.position, msgspec.Raw(_encode(event_view(found, name))))
+            _remember(self._items, found.position, item)
         return item
 
 
@@ -251,7 +266,10 @@ class Socket:
         stream, snapshot, now = await self._look(frame.job)
         cursor = _beginning(frame, now)
         recovered = frame.start != "now"
-        await self._send(Subscribed(id=frame.id, recovered=recovered, snapshot=snapshot, position=cursor))
+        shown = None if isinstance(snapshot, Unreadable) else snapshot
+        await self._send(Subscribed(id=frame.id, recovered=recovered, snapshot=shown, position=cursor))
+        if isinstance(snapshot, Unreadable):
+            await self._send(_error(snapshot, frame.id))
         self._subscriptions[frame.id] = Subscription(frame.id, stream, cursor)
         self._moved.set()
 
@@ -262,19 +280,33 @@ class Socket:
             return f"the log ends at position {self._store.position}"
         return ""
 
-    async def _look(self, job: str | None) -> tuple[int | None, JobView | None, int]:
+    async def _look(self, job: str | None) -> tuple[int | None, JobView | Unreadable | None, int]:
         """What is subscribed to, how it is, and the position at which it is exactly so.
 
         That is the position of the event that made the snapshot's version, not the end of the log: the job may have
-        moved between reading the one and the other.
+        moved between reading the one and the other. A job that cannot be read has events that can.
         """
+        now = self._store.position
         if job is None:
-            return None, None, self._store.position
-        snapshot = await self._studio.show(job)
+            return None, None, now
+        snapshot: JobView | Unreadable
+        try:
+            snapshot = await self._studio.show(job)
+        except Unreadable as unreadable:
+            snapshot = unreadable
         stream = await self._store.find(job)
-        assert stream is not None  # it was shown, and streams are never removed
-        made = await self._store.read(stream.id, snapshot.version - 1, 1)
-        return stream.id, snapshot, made[0].position
+        assert stream is not None  # it was found, and streams are never removed
+        if isinstance(snapshot, JobView):
+            now = await self._position_of(stream.id, snapshot.version) or now
+        return stream.id, snapshot, now
+
+    async def _position_of(self, stream: int, version: int) -> int:
+        """0 where the event is not there: a job in memory outlives its damaged log until it sleeps."""
+        try:
+            made = await self._store.read(stream, version - 1, 1)
+        except Damaged as error:
+            return error.damage.position
+        return made[0].position if made else 0
 
     # ── telling ──
 
@@ -288,10 +320,10 @@ class Socket:
     async def _advance(self, subscription: Subscription) -> bool:
         """Tell one batch; the answer is whether there may be more."""
         if subscription.cursor < self._store.position:
-            items, upto = await self._feed.read(subscription.cursor, subscription.stream)
+            found, upto = await self._feed.read(subscription.cursor, subscription.stream)
             if self._subscriptions.get(subscription.id) is not subscription:
                 return False
-            for frame in frames(subscription.id, items, upto):
+            for frame in frames(subscription.id, found, upto):
                 await self._send(frame)
             subscription.cursor = upto
         if subscription.cursor < self._store.position:
@@ -313,18 +345,25 @@ class Socket:
             raise Closing(Close.STOPPING, "") from None
 
 
-def frames(sub: str, items: Sequence[Item], upto: int) -> Iterator[Events]:
-    """The items in frames of a bounded size. Each frame's `upto` is a cursor to come back with."""
+def frames(sub: str, found: Sequence[Item | Lost], upto: int) -> Iterator[Events | Error]:
+    """What was found in frames of a bounded size. Each `upto` is a cursor to come back with."""
     part: list[Item] = []
     size_bytes = 0
-    for item in items:
-        if part and size_bytes + len(bytes(item.encoded)) > FRAME_BYTES:
-            yield Events(sub=sub, upto=part[-1].position, items=[one.encoded for one in part])
+    for one in found:
+        if part and (isinstance(one, Lost) or size_bytes + len(bytes(one.encoded)) > FRAME_BYTES):
+            yield _events(sub, part, part[-1].position)
             part, size_bytes = [], 0
-        part.append(item)
-        size_bytes += len(bytes(item.encoded))
-    if part:
-        yield Events(sub=sub, upto=upto, items=[one.encoded for one in part])
+        if isinstance(one, Lost):
+            yield Error(id=sub, code=Unreadable.code, message=one.message)
+        else:
+            part.append(one)
+            size_bytes += len(bytes(one.encoded))
+    if found:  # with no items behind a lost one: it is not told again to whoever comes back
+        yield _events(sub, part, upto)
+
+
+def _events(sub: str, part: Sequence[Item], upto: int) -> Events:
+    return Events(sub=sub, upto=upto, items=[item.encoded for item in part])
 
 
 def _beginning(frame: Subscribe, now: int) -> int:

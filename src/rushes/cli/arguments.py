@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from enum import IntEnum
 from importlib.metadata import version
-from typing import Final, NoReturn, get_args
+from typing import Final, Literal, NoReturn, get_args
 
 import msgspec
 from msgspec import Struct
@@ -33,7 +33,7 @@ class Exit(IntEnum):
 EXIT_CODES: Final = """\
 exit codes:
     0  done; the job succeeded
-    1  the job failed
+    1  the job failed; verify, backup: something is wrong with the log
     2  bad input: an argument, a field, a file, a port in use, a missing extra
     3  there is no such job
     4  conflict: the key stands for another request, or the job cannot do this any more
@@ -67,8 +67,16 @@ class Asked(Struct, frozen=True, kw_only=True):
     output: str | None = None
     job: str = ""
     status: Status | None = None
+    phase: str | None = None
+    provider: str | None = None
+    sort: Literal["created", "updated"] = "created"
+    order: Literal["desc", "asc"] = "desc"
+    after: str | None = None
     limit: int = 20
     discard: bool = False
+    file: str | None = None
+    fix: bool = False
+    accept_loss: bool = False
 
 
 class Parser(argparse.ArgumentParser):
@@ -103,13 +111,16 @@ def parser() -> Parser:
         return made
 
     _generate(verb("generate", "make a video, and wait for it"))
-    verb("serve", "own the data folder and answer over HTTP and WebSocket")
+    _serve(verb("serve", "own the data folder and answer over HTTP and WebSocket"))
     _job(verb("watch", "follow a job to its end; runs it on if nobody does"))
     _list(verb("list", "the newest jobs"))
     _job(verb("show", "one job"))
     _job(verb("events", "a job's history"))
     _cancel(verb("cancel", "stop a job"))
     verb("doctor", "what works here, and what does not")
+    _verify(verb("verify", "look through the whole log, or a backup, and name what is wrong with it"))
+    _backup(verb("backup", "copy the log, also while a server runs; takes are plain files, copy them yourself"))
+    _restore(verb("restore", "put a backup of the log in its place; takes are plain files and no part of it"))
     return top
 
 
@@ -145,6 +156,12 @@ def _generate(verb: Parser) -> None:
 
 def _list(verb: Parser) -> None:
     verb.add_argument("--status", choices=get_args(Status), help="only these")
+    verb.add_argument("--phase", metavar="WORD", help="only these; `parked` is what waits for a person")
+    verb.add_argument("--provider", metavar="NAME", help="only its jobs")
+    verb.add_argument("--model", metavar="NAME", help="only its jobs, with or without the provider in front")
+    verb.add_argument("--sort", choices=("created", "updated"), default="created", help="by when they began or changed")
+    verb.add_argument("--order", choices=("desc", "asc"), default="desc", help="`desc`: the latest first")
+    verb.add_argument("--after", metavar="PLACE", help="go on there: `next` of the list before (--json)")
     verb.add_argument("--limit", metavar="N", type=int, default=20, help="at most so many, 1 to 200")
 
 
@@ -155,3 +172,25 @@ def _job(verb: Parser) -> None:
 def _cancel(verb: Parser) -> None:
     _job(verb)
     verb.add_argument("--discard", action="store_true", help="where nothing stops it, throw its take away")
+
+
+def _serve(verb: Parser) -> None:
+    _accept_loss(verb, "go on although the log lacks events that it had: jobs may be sent, and billed, again")
+
+
+def _verify(verb: Parser) -> None:
+    verb.add_argument("file", metavar="FILE", nargs="?", help="a backup; without it, the data folder's log")
+    verb.add_argument("--fix", action="store_true", help="rewrite which jobs count as unfinished, and nothing else")
+
+
+def _backup(verb: Parser) -> None:
+    verb.add_argument("file", metavar="FILE", help="the new file; one that is there is never replaced")
+
+
+def _restore(verb: Parser) -> None:
+    verb.add_argument("file", metavar="FILE", help="the backup; it stays as it is, and so does the log before")
+    _accept_loss(verb, "also where events are lost by it: jobs may be sent, and billed, again")
+
+
+def _accept_loss(verb: Parser, says: str) -> None:
+    verb.add_argument("--accept-loss", action="store_true", help=says)

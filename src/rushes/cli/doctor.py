@@ -6,7 +6,7 @@ import os
 import platform
 import sqlite3
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from msgspec import Struct
 
@@ -16,10 +16,9 @@ from rushes.cli.desk import reading
 from rushes.cli.screen import Screen, aligned
 from rushes.eventstore.base import StoreError
 from rushes.eventstore.lock import holder
+from rushes.eventstore.sqlite import SAFE_SQLITE, SqliteStore
 from rushes.faults import MEDIA_EXTRA, RushesError
 from rushes.main import Settings, credentials_of, installed_adapters
-
-SQLITE_WITHOUT_THE_DEFECT: Final = (3, 51, 3)
 
 
 class Check(Struct, frozen=True):
@@ -32,8 +31,8 @@ class Check(Struct, frozen=True):
 
 async def doctor(asked: Asked, settings: Settings, screen: Screen) -> Exit:  # noqa: ARG001
     """Look at everything a job needs."""
-    checks = [_python(), _sqlite(), _folder(settings.folder), _owner(settings.folder), await _log(settings), _media()]
-    checks += _adapters()
+    checks = [_python(), _sqlite(), _folder(settings.folder), _owner(settings.folder)]
+    checks += [await _log(settings), await _history(settings.log_file), _media(), *_adapters()]
     usable = all(check.state != "unusable" for check in checks)
     found = {"ok": usable, "checks": checks}
     screen.result(found, aligned([(check.state, check.name, check.detail) for check in checks]))
@@ -45,9 +44,10 @@ def _python() -> Check:
 
 
 def _sqlite() -> Check:
-    if sqlite3.sqlite_version_info >= SQLITE_WITHOUT_THE_DEFECT:
+    if sqlite3.sqlite_version_info >= SAFE_SQLITE:
         return Check("sqlite", "ok", sqlite3.sqlite_version)
-    told = "releases before 3.51.3 can damage a log that two connections checkpoint at once; rushes uses one only"
+    needed = ".".join(map(str, SAFE_SQLITE))
+    told = f"releases before {needed} can damage a log that two connections checkpoint at once; rushes uses one only"
     return Check("sqlite", "warning", f"{sqlite3.sqlite_version}: {told}")
 
 
@@ -76,6 +76,19 @@ async def _log(settings: Settings) -> Check:
     except (RushesError, StoreError) as error:
         return Check("log", "unusable", str(error))
     return Check("log", "ok", "readable" if page.jobs else "no jobs yet")
+
+
+async def _history(path: Path) -> Check:
+    if not path.is_file():
+        return Check("history", "ok", "none yet")
+    try:
+        store = await SqliteStore.open_readonly(path)
+    except StoreError as error:
+        return Check("history", "unusable", str(error))
+    await store.close()
+    if store.lost:
+        return Check("history", "unusable", str(store.lost))
+    return Check("history", "ok", f"complete, {store.position} positions")
 
 
 def _media() -> Check:

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
-from rushes.cli import verbs
+from rushes.cli import upkeep, verbs
 from rushes.cli.arguments import Asked, Exit, parse
 from rushes.cli.doctor import doctor
 from rushes.cli.screen import Complaint, Screen
@@ -28,6 +28,9 @@ VERBS: Final[Mapping[str, Callable[[Asked, Settings, Screen], Awaitable[Exit]]]]
     "events": verbs.events,
     "cancel": verbs.cancel,
     "doctor": doctor,
+    "verify": upkeep.verify,
+    "backup": upkeep.backup,
+    "restore": upkeep.restore,
 }
 EXITS: Final[Mapping[Code, Exit]] = {
     "invalid_input": Exit.BAD_INPUT,
@@ -43,6 +46,7 @@ EXITS: Final[Mapping[Code, Exit]] = {
 OPTIONS: Final[Mapping[str, str]] = {
     **{name: f"--{name.replace('_', '-')}" for name in Asked.__struct_fields__},
     "prompt": "PROMPT",
+    "file": "FILE",
     "duration_seconds": "--duration",
     "generate_audio": "--audio",
     "inputs": "--image",
@@ -74,7 +78,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str], screen: Screen) -> Exit:
     asked = parse(words)
     settings = load_settings({"data": asked.data, "listen": asked.listen})
-    set_up_logs(settings.log_level)
+    set_up_logs(settings.log_level, serving=asked.verb == "serve")
     if settings.log_level != "debug":
         logging.disable()  # what libraries have to say comes with tracebacks
     try:

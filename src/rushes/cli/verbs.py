@@ -148,12 +148,25 @@ def _watch(view: JobView, asked: Asked) -> str:
 
 
 async def list_jobs(asked: Asked, settings: Settings, screen: Screen) -> Exit:
-    """The newest jobs."""
+    """Some of the jobs, the newest first unless asked otherwise."""
     if not 1 <= asked.limit <= 200:
         raise bad("limit", f"{asked.limit} is not offered: choose a whole number from 1 to 200.")
     async with reading(settings) as desk:
-        page = await desk.jobs(status=asked.status, limit=asked.limit)
+        page = await desk.jobs(
+            status=asked.status,
+            phase=asked.phase,
+            provider=asked.provider,
+            model=asked.model,
+            sort=asked.sort,
+            order=asked.order,
+            after=asked.after,
+            limit=asked.limit,
+        )
     screen.result(page, jobs_table(page.jobs))
+    for job in page.unreadable:
+        screen.note(f"{job} cannot be read; why: rushes show {job}")
+    if page.stale:
+        screen.note("What happened in the last moments may be missing: ask again.")
     if page.has_more:
         screen.note(f"There are more: --limit {min(200, asked.limit * 5)} shows more of them.")
     return Exit.OK
@@ -213,12 +226,12 @@ async def _rest(view: JobView, desk: Desk) -> JobView:
 # ── serving ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def serve(asked: Asked, settings: Settings, screen: Screen) -> Exit:  # noqa: ARG001
+async def serve(asked: Asked, settings: Settings, screen: Screen) -> Exit:
     """Own the folder and answer until SIGINT or SIGTERM; a second one ends the process at once."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, _stop, stop)
-    async with open_studio(settings=settings) as studio:
+    async with open_studio(settings=settings, accept_loss=asked.accept_loss) as studio:
         server = await app.serve(studio, settings.listen, allowed_origins=settings.allowed_origins)
         try:
             studio.announce(server.url)

@@ -10,15 +10,19 @@ connection simply appends again.
 
 from __future__ import annotations
 
+import re
 import struct
-import zlib
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import Protocol
+from zlib import crc32
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 MAX_EVENT_BYTES = 256 * 1024
 MAX_EVENTS = 1_000
+MAX_NAME = 1_000  # characters of a stream's name, kind and tenant, of a lane and of an event's type
 
 
 class StoreError(Exception):
@@ -41,11 +45,15 @@ class TooLarge(StoreError):
     """An event may have 262,144 bytes and an append 1,000 events."""
 
 
+class BadWrite(StoreError):
+    """An append has a field that cannot be stored: the message names it."""
+
+
 class NoStream(StoreError):
     """There is no stream under that number."""
 
 
-class Damage(Struct, frozen=True):
+class Damage(Struct, frozen=True, gc=False):
     """An event whose stored bytes do not match their checksum."""
 
     position: int
@@ -69,7 +77,7 @@ class StoreClosed(StoreError):
     """The store is closed."""
 
 
-class NewEvent(Struct, frozen=True):
+class NewEvent(Struct, frozen=True, gc=False):
     """An event on its way into the log. `data` and `meta` are JSON."""
 
     type: str
@@ -87,14 +95,14 @@ class Birth(Struct, frozen=True):
     tenant: str
 
 
-class Head(Struct, frozen=True):
+class Head(Struct, frozen=True, gc=False):
     """What the store keeps of a stream beside its events: how unfinished work is found at start."""
 
     open: bool
     lane: str  # who serves it
 
 
-class Write(Struct, frozen=True):
+class Write(Struct, frozen=True, gc=False):
     """One append: all of it or nothing."""
 
     stream: int | Birth
@@ -105,7 +113,7 @@ class Write(Struct, frozen=True):
     fence: int = 0
 
 
-class Stored(Struct, frozen=True):
+class Stored(Struct, frozen=True, gc=False):
     """Where an append went. Positions within one append follow each other."""
 
     stream: int
@@ -113,7 +121,7 @@ class Stored(Struct, frozen=True):
     last: int
 
 
-class Recorded(Struct, frozen=True):
+class Recorded(Struct, frozen=True, gc=False):
     """An event as the log gives it back, its checksum verified."""
 
     position: int
@@ -164,6 +172,11 @@ class EventStore(Protocol):
         """The last committed position, 0 for an empty log."""
         ...
 
+    @property
+    def release(self) -> str:
+        """The newest release of rushes that owned this log, as in 0.4.0; empty where none has said."""
+        ...
+
     async def append(self, write: Write) -> Stored:
         """Store the events durably, or raise and store none.
 
@@ -174,6 +187,7 @@ class EventStore(Protocol):
             TokenReuse: the token is there with other bytes.
             Fenced: `fence` is older than the stream's shard's.
             TooLarge: an event or the append is over the limit.
+            BadWrite: a field cannot be stored: a time that is no number, data that is no UTF-8 text.
             NoStream: the number names no stream.
             StoreUnavailable: the disk does not take it; try again with the same write.
         """
@@ -222,30 +236,85 @@ class EventStore(Protocol):
         ...
 
 
-_NUMBERS = struct.Struct(">qqqdqq")
+def release_numbers(release: str) -> tuple[int, ...]:
+    """What a release is compared by: 0.10 comes behind 0.9.1, and 0.10.0rc1 is 0.10. No number comes before all."""
+    match = re.match(r"\d+(\.\d+)*", release)
+    numbers = [int(number) for number in match[0].split(".")] if match else []
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
+
+
+_numbers = struct.Struct(">qqqdqqq").pack
+_length = struct.Struct(">q").pack
+_NO_META = _length(-1)
 
 
 def checksum(
-    stream: int, version: int, type: str, v: int, at: float, data: bytes, meta: bytes | None, tenant: int, token: int
+    stream: int, version: int, type: bytes, v: int, at: float, data: bytes, meta: bytes | None, tenant: int, token: int
 ) -> int:
     """The CRC-32 that is stored with every event and checked at every read.
 
     Over stream, version, v, at, tenant and token as big-endian numbers of 8 bytes, then type, data and meta, each with
     its length in front; a missing meta has length -1.
     """
-    crc = zlib.crc32(_NUMBERS.pack(stream, version, v, at, tenant, token))
-    for part in (type.encode(), data, meta):
-        crc = zlib.crc32((-1 if part is None else len(part)).to_bytes(8, "big", signed=True), crc)
-        if part:
-            crc = zlib.crc32(part, crc)
-    return crc
+    numbers = _numbers(stream, version, v, at + 0.0, tenant, token, len(type))  # SQLite keeps no -0.0
+    tail = _NO_META if meta is None else _length(len(meta)) + meta
+    return crc32(b"".join((numbers, type, _length(len(data)), data, tail)))
 
 
-def check_size(write: Write) -> None:
-    """Refuse what is too large before it costs anything."""
+def crc_of(event: Recorded) -> int:
+    """The checksum of an event as it was given back."""
+    _, stream, version, name, *rest = astuple(event)
+    return checksum(stream, version, name.encode(), *rest)
+
+
+def size_of(write: Write) -> int:
+    """The payload in bytes; or why it cannot be stored, before it costs anything.
+
+    Raises:
+        TooLarge: an event or the append is over the limit.
+        BadWrite: a field cannot be stored.
+    """
     if len(write.events) > MAX_EVENTS:
         raise TooLarge(f"An append of {len(write.events)} events; the limit is {MAX_EVENTS}: split it.")
+    if not 0 <= write.token < _BEYOND:
+        raise BadWrite(f"The token is {write.token}: draw one from 0 to 2**63 - 1.")
+    if isinstance(birth := write.stream, Birth):
+        _check_names(name=birth.name, kind=birth.kind, tenant=birth.tenant)
+    if not (write.head.lane.isascii() and len(write.head.lane) <= MAX_NAME):
+        _check_names(lane=write.head.lane)
+    total_bytes = 0
     for event in write.events:
-        size_bytes = len(event.data) + len(event.meta or b"")
+        data, meta = event.data, event.meta or b""
+        size_bytes = len(data) + len(meta)
         if size_bytes > MAX_EVENT_BYTES:
             raise TooLarge(f"An event {event.type} of {size_bytes} bytes; the limit is {MAX_EVENT_BYTES}.")
+        if not (isfinite(event.at) and 0 < event.v < _BEYOND):
+            raise BadWrite(f"An event {event.type} has v={event.v}, counted from 1, and at={event.at} seconds.")
+        if not (event.type.isascii() and data.isascii() and meta.isascii() and len(event.type) <= MAX_NAME):
+            _check_text(event)
+        total_bytes += size_bytes
+    return total_bytes
+
+
+_BEYOND = 2**63
+
+
+def _check_names(**names: str) -> None:
+    for field, name in names.items():
+        if len(name) > MAX_NAME or not (name.isascii() or _is_text(name)):
+            raise BadWrite(f"The {field} {name[:40]!r} has {len(name)} characters: up to {MAX_NAME}, of real text.")
+
+
+def _is_text(name: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in name)  # halves of characters
+
+
+def _check_text(event: NewEvent) -> None:
+    _check_names(type=event.type)
+    try:
+        event.data.decode()
+        (event.meta or b"").decode()
+    except UnicodeDecodeError as error:
+        raise BadWrite(f"The data and meta of an event are UTF-8 text; of {event.type}: {error}.") from error

@@ -8,34 +8,26 @@ buffer per follower, and one that stops reading costs nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Final
 
 from msgspec import Struct
-from msgspec.structs import astuple
 
-from rushes.eventstore.base import Batch, Damage, Damaged, EventStore, Recorded, StoreClosed, checksum
+from rushes.eventstore.base import Batch, Damage, Damaged, EventStore, Recorded, StoreClosed
 
 RING_EVENTS: Final = 8_192
+RING_BYTES: Final = 32 * 1024 * 1024
 
 
-class Line(Struct, frozen=True):
-    """An event with what readers filter by."""
+class Owner(Struct, frozen=True, gc=False):
+    """What a stream's readers filter by."""
 
-    event: Recorded
     kind: str
     tenant: str
 
     def matches(self, tenant: str | None, kind: str | None) -> bool:
-        """Whether a reader with this filter wants it. None wants all."""
-        return tenant in {None, self.tenant} and kind in {None, self.kind}
-
-
-def checked(event: Recorded, crc: int) -> Recorded | Damage:
-    """The event, if its bytes are the ones that were stored."""
-    if checksum(*astuple(event)[1:]) == crc:
-        return event
-    return Damage(event.position, event.stream, event.version)
+        """Whether a reader with this filter wants its events. None wants all."""
+        return (tenant is None or tenant == self.tenant) and (kind is None or kind == self.kind)
 
 
 def whole(found: Sequence[Recorded | Damage]) -> list[Recorded]:
@@ -49,9 +41,9 @@ def whole(found: Sequence[Recorded | Damage]) -> list[Recorded]:
 def batch(found: Sequence[Recorded | Damage], upto: int) -> Batch:
     """What is good of the log, and what is not."""
     events = [event for event in found if isinstance(event, Recorded)]
-    return Batch(
-        events, upto, [event for event in found if isinstance(event, Damage)] if len(events) < len(found) else ()
-    )
+    if len(events) == len(found):
+        return Batch(events, upto)
+    return Batch(events, upto, [event for event in found if isinstance(event, Damage)])
 
 
 def window(after: int, limit: int, position: int) -> int:
@@ -60,27 +52,53 @@ def window(after: int, limit: int, position: int) -> int:
 
 
 class Ring:
-    """The last events of the log, in memory. What it does not hold without a gap is read from disk."""
+    """The last events of the log, in memory. What it does not hold without a gap is read from disk.
 
-    def __init__(self) -> None:
-        self._slots: list[Line | None] = [None] * RING_EVENTS
+    Bounded in events and in bytes, each within a factor of two.
+    """
 
-    def put(self, lines: Iterable[Line]) -> None:
-        """Remember them in place of the oldest."""
-        for line in lines:
-            self._slots[line.event.position % RING_EVENTS] = line
+    def __init__(self, most_events: int = RING_EVENTS, most_bytes: int = RING_BYTES) -> None:
+        self._most_events, self._most_bytes = most_events, most_bytes
+        self._events: list[Recorded] = []
+        self._owners: list[Owner] = []
+        self._first = 0  # the position of the first of them
+        self._size_bytes = 0
 
-    def between(self, after: int, upto: int) -> list[Line] | None:
-        """Every event above `after` up to `upto`, or None where one is missing."""
-        if upto - after > RING_EVENTS:
+    def put(self, events: Sequence[Recorded], owners: Sequence[Owner]) -> None:
+        """Remember consecutive events and whose they are, in place of the oldest."""
+        if not events:
+            return
+        if events[0].position != self._first + len(self._events):
+            self._keep(0)
+            self._first = events[0].position
+        self._events += events
+        self._owners += owners
+        self._size_bytes += _size_of(events)
+        if len(self._events) > 2 * self._most_events:  # many at a time, so that none costs much
+            self._keep(self._most_events)
+        while self._size_bytes > self._most_bytes:
+            self._keep(len(self._events) // 2)
+
+    def between(
+        self, after: int, upto: int, tenant: str | None = None, kind: str | None = None
+    ) -> list[Recorded] | None:
+        """The events above `after` up to `upto` that a reader wants, or None where the ring cannot say."""
+        begin, end = after + 1 - self._first, upto + 1 - self._first
+        if begin < 0 or end > len(self._events):
             return None
-        lines: list[Line] = []
-        for position in range(after + 1, upto + 1):
-            line = self._slots[position % RING_EVENTS]
-            if line is None or line.event.position != position:
-                return None
-            lines.append(line)
-        return lines
+        if tenant is None and kind is None:
+            return self._events[begin:end]
+        return [self._events[n] for n in range(begin, end) if self._owners[n].matches(tenant, kind)]
+
+    def _keep(self, newest: int) -> None:
+        gone = len(self._events) - newest
+        del self._events[:gone], self._owners[:gone]
+        self._first += gone
+        self._size_bytes = _size_of(self._events)
+
+
+def _size_of(events: Sequence[Recorded]) -> int:
+    return sum([len(event.data) + len(event.meta or b"") for event in events])
 
 
 class Signal:

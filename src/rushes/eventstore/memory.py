@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from itertools import count
 
 from msgspec import Struct
-from msgspec.structs import astuple
 
 from rushes.eventstore.base import (
     Batch,
@@ -21,10 +20,10 @@ from rushes.eventstore.base import (
     Stored,
     Stream,
     Write,
-    check_size,
-    checksum,
+    crc_of,
+    size_of,
 )
-from rushes.eventstore.follow import Line, Signal, batch, checked, whole, window
+from rushes.eventstore.follow import Owner, Signal, batch, whole, window
 from rushes.eventstore.writer import repeat_of
 
 
@@ -44,13 +43,14 @@ class _Row(Struct):
 class MemoryStore:
     """An event store that forgets with the process."""
 
-    def __init__(self, epoch: str = "memory") -> None:
-        self.epoch = epoch
+    def __init__(self, epoch: str = "memory", release: str = "") -> None:
+        self.epoch, self.release = epoch, release
         self.fences: dict[int, int] = {}  # of streams, where there is another than 0
         self._rows: dict[int, _Row] = {}
         self._ids: dict[str, int] = {}
         self._tenants: dict[str, int] = {}
-        self._lines: list[Line] = []  # index = position - 1
+        self._log: list[Recorded] = []  # index = position - 1
+        self._owners: list[Owner] = []
         self._crcs: list[int] = []
         self._signal = Signal()
         self._closed = False
@@ -63,7 +63,7 @@ class MemoryStore:
     async def append(self, write: Write) -> Stored:
         """See EventStore. Without events: nothing is written, the answer is where the stream's last event is."""
         self._check_open()
-        check_size(write)
+        size_of(write)
         row = self._row_of(write.stream)
         if not write.events:
             return _head(row)
@@ -97,8 +97,8 @@ class MemoryStore:
         self._check_open()
         after = max(after, 0)
         upto = window(after, limit, self.position)
-        lines = self._lines[after:upto]
-        return batch(self._checked([line.event for line in lines if line.matches(tenant, kind)]), upto)
+        found = zip(self._log[after:upto], self._owners[after:upto], strict=True)
+        return batch(self._checked([event for event, owner in found if owner.matches(tenant, kind)]), upto)
 
     async def find(self, name: str) -> Stream | None:
         """See EventStore."""
@@ -154,20 +154,25 @@ class MemoryStore:
             Recorded(position, row.id, version, new.type, new.v, new.at, new.data, new.meta, row.tenant, write.token)
             for position, version, new in zip(count(first), count(write.expected + 1), write.events, strict=False)
         ]
-        self._crcs += [checksum(*astuple(event)[1:]) for event in events]
-        self._lines += [Line(event, row.birth.kind, row.birth.tenant) for event in events]
+        self._crcs += [crc_of(event) for event in events]  # all of them or none
+        self._log += events
+        self._owners += [Owner(row.birth.kind, row.birth.tenant)] * len(events)
         row.events += events
         row.head = write.head
         self._rows[row.id] = row
         self._ids[row.birth.name] = row.id
-        self._signal.advance(len(self._lines))
-        return Stored(row.id, first, len(self._lines))
+        self._signal.advance(len(self._log))
+        return Stored(row.id, first, len(self._log))
 
     def _checked(self, events: Sequence[Recorded]) -> list[Recorded | Damage]:
-        return [checked(event, self._crcs[event.position - 1]) for event in events]
+        return [event if crc_of(event) == self._crcs[event.position - 1] else _damage(event) for event in events]
 
 
 def _head(row: _Row) -> Stored:
     if not row.events:
         raise NoStream("A stream begins with its first event.")
     return Stored(row.id, row.events[-1].position, row.events[-1].position)
+
+
+def _damage(event: Recorded) -> Damage:
+    return Damage(event.position, event.stream, event.version)

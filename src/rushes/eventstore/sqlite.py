@@ -8,6 +8,7 @@ faulty disk below it runs the very same code in tests.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ from typing import Final, Generic, TypeVar, cast
 
 import aiosqlite
 import msgspec
+import structlog
 
 from rushes.eventstore.base import (
     Batch,
@@ -30,14 +32,19 @@ from rushes.eventstore.base import (
     StoreUnavailable,
     Stream,
     Write,
-    check_size,
+    crc_of,
+    size_of,
 )
-from rushes.eventstore.follow import Line, Ring, Signal, batch, window
+from rushes.eventstore.follow import Ring, Signal, batch, window
+from rushes.eventstore.marker import HistoryLost, Keeper, end_of, lost_history, renew_epoch
 from rushes.eventstore.transactions import (
+    Done,
     Heads,
     Value,
     append_batch,
+    checkpoint,
     look,
+    remember_release,
     rows_of,
     select_events,
     select_stream,
@@ -49,8 +56,13 @@ from rushes.eventstore.writer import Answer, Writer
 
 T = TypeVar("T")
 
+OUTDATED: Final = "sqlite.outdated"
+SAFE_SQLITE: Final = (3, 51, 3)  # the first release in which two connections may checkpoint at once
 CHECKPOINT_BYTES: Final = 32 * 1024 * 1024  # of log in the WAL, before a checkpoint under load
-PAGES_BYTES: Final = 8_192  # what an event dirties beside its own bytes, roughly
+EVENT_BYTES: Final = 8_192  # of the WAL, until a checkpoint has told
+PAGE_BYTES: Final = 4_096
+FEW: Final = 100  # events whose share of the WAL says nothing about others'
+_log = structlog.get_logger("rushes")
 
 
 # ── The file ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -106,6 +118,13 @@ async def _connect(
     return connection
 
 
+async def _lost(path: Path) -> HistoryLost | None:
+    try:
+        return await asyncio.to_thread(lost_history, path)
+    except sqlite3.Error as error:
+        raise _trouble(path, error) from error
+
+
 def _trouble(path: Path, error: Exception) -> StoreUnavailable:
     trouble = StoreUnavailable(f"The log {path} cannot be used at the moment ({error}): see to the disk and try again.")
     trouble.__cause__ = error
@@ -122,35 +141,75 @@ class SqliteStore:
         self,
         path: Path,
         reader: aiosqlite.Connection,
-        identity: tuple[str, int],
+        identity: tuple[str, int, str],
         db: aiosqlite.Connection | None,
         factory: type[Connection] = Connection,
     ) -> None:
         """Use `open` or `open_readonly`."""
         self.path = path
-        self.epoch, position = identity
+        self.epoch, position, self.release = identity
         self._reader, self._db, self._factory = reader, db, factory
         self._signal, self._ring, self._heads = Signal(position), Ring(), Heads()
         self._writer = Writer(self._commit, self._checkpoint) if db else None
-        self._wal_bytes = 0
+        self._not_in_file, self._event_bytes = 0, EVENT_BYTES
         self._closed = False
+        files = (path, path.with_name(f"{path.name}-wal")) if db else ()
+        self._inodes = {file: _inode(file) for file in files}
+        self._keeper: Keeper | None = None
+        self.lost: HistoryLost | None = None  # what a log that was opened for reading lacks
 
     @classmethod
-    async def open(cls, path: Path | str, *, factory: type[Connection] = Connection) -> SqliteStore:
-        """Own the log in this file; a new one where there is none. `factory` makes the connection that writes."""
+    async def open(
+        cls,
+        path: Path | str,
+        *,
+        release: str = "",
+        accept_loss: bool = False,
+        factory: type[Connection] = Connection,
+    ) -> SqliteStore:
+        """Own the log in this file; a new one where there is none.
+
+        Args:
+            path: the file; its marker stands beside it.
+            release: whose events will be written, as in 0.4.0. The log remembers the newest, also when older ones come.
+            accept_loss: open the log although it lacks events that it had. It gets a new epoch then.
+            factory: makes the connection that writes.
+
+        Raises:
+            HistoryLost: it lacks events that it had, and nobody has accepted that. Nothing was changed.
+            StoreUnavailable: the disk does not let us.
+            StoreError: this is no log, or a newer release's.
+        """
         path = Path(path)
+        if sqlite3.sqlite_version_info < SAFE_SQLITE:
+            _log.warning(OUTDATED, version=sqlite3.sqlite_version, needed=".".join(map(str, SAFE_SQLITE)))
+        lost = await _lost(path)
+        if lost and not accept_loss:
+            raise lost
         db = await _connect(path, factory, set_up, "rwc")
         try:
-            return cls(path, *await _open_reader(path, "rw"), db, factory)
+            if lost:
+                await run(db, renew_epoch)
+            await run(db, partial(remember_release, release=release))
+            keeper = Keeper(path, await run(db, end_of))
+            store = cls(path, *await _open_reader(path, "rw"), db, factory)
         except BaseException:
             await db.close()
             raise
+        store._keeper = keeper
+        if lost:
+            _log.warning("loss.accepted", path=str(path), missing=lost.missing, epoch=store.epoch)
+            await keeper.write()
+        return store
 
     @classmethod
     async def open_readonly(cls, path: Path | str) -> SqliteStore:
         """Look at the log as it is now, without owning it: nothing can be appended, and `position` stands still."""
         path = Path(path)
-        return cls(path, *await _open_reader(path, "ro"), None)
+        lost = await _lost(path)
+        store = cls(path, *await _open_reader(path, "ro"), None)
+        store.lost = lost
+        return store
 
     @property
     def position(self) -> int:
@@ -162,8 +221,10 @@ class SqliteStore:
         self._check_open()
         if self._writer is None:
             raise StoreUnavailable(f"The log {self.path} was opened for reading only.")
-        check_size(write)
-        return await self._writer.append(write) if write.events else await self._head(write.stream)
+        size_bytes = size_of(write)
+        if not write.events:
+            return await self._head(write.stream)
+        return await self._writer.append(write, size_bytes)
 
     async def read(self, stream: int, after: int = 0, limit: int | None = None) -> list[Recorded]:
         """See EventStore."""
@@ -189,9 +250,11 @@ class SqliteStore:
         self._check_open()
         after = max(after, 0)
         upto = window(after, limit, self.position)
-        lines = self._ring.between(after, upto)
-        if lines is not None:
-            return Batch([line.event for line in lines if line.matches(tenant, kind)], upto)
+        if after == upto:
+            return Batch([], upto)
+        events = self._ring.between(after, upto, tenant, kind)
+        if events is not None:
+            return Batch(events, upto)
         where, values = _filter(after, upto, tenant, kind)
         return batch(await self._read(partial(select_events, where=where, values=values)), upto)
 
@@ -236,6 +299,8 @@ class SqliteStore:
         await self._reader.close()
         await self._checkpoint("TRUNCATE")
         await self._let_go()
+        if self._keeper:
+            await self._keeper.close()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -254,25 +319,30 @@ class SqliteStore:
         )
         if found is None:
             raise NoStream(f"There is no stream {stream}; a stream begins with its first event.")
-        (last,) = await self.read(found.id, after=found.version - 1)
+        (last,) = await self.read(found.id, found.version - 1, 1)  # it may have grown meanwhile
         return Stored(found.id, last.position, last.position)
 
     async def _commit(self, writes: Sequence[Write]) -> Sequence[Answer]:
-        if self._wal_bytes > CHECKPOINT_BYTES:
+        if self._not_in_file * self._event_bytes > CHECKPOINT_BYTES:
             await self._checkpoint()
         try:
             db = self._db or await self._reopen()
             done = await run(db, partial(append_batch, heads=self._heads, writes=writes))
+            self._check_files()
         except Exception as error:  # noqa: BLE001 - BEGIN or COMMIT failed, in whatever way: only the disk knows
             return await self._look(writes, error)
-        self._publish(done.lines)
+        self._publish(done)
+        self._signal.advance(max((a.last for a in done.answers if isinstance(a, Stored)), default=0))
         return [_trouble(self.path, a) if isinstance(a, sqlite3.Error) else a for a in done.answers]
 
-    def _publish(self, lines: Sequence[Line]) -> None:
-        if lines:
-            self._ring.put(lines)
-            self._signal.advance(lines[-1].event.position)
-            self._wal_bytes += sum(PAGES_BYTES + len(line.event.data) for line in lines)
+    def _publish(self, done: Done) -> None:
+        if done.events:
+            last = done.events[-1]
+            self._ring.put(done.events, done.owners)
+            self._signal.advance(last.position)
+            if self._keeper:
+                self._keeper.note(last.position, crc_of(last))
+            self._not_in_file += len(done.events)
 
     async def _look(self, writes: Sequence[Write], error: Exception) -> Sequence[Answer]:
         try:
@@ -285,8 +355,14 @@ class SqliteStore:
     async def _reopen(self) -> aiosqlite.Connection:
         await self._let_go()
         self._heads = Heads()
+        self._check_files()
         self._db = await _connect(self.path, self._factory, set_up, "rw")
         return self._db
+
+    def _check_files(self) -> None:
+        """What goes into a file that was deleted, moved or replaced is gone with us."""
+        if any(_inode(file) != inode for file, inode in self._inodes.items()):
+            raise StoreUnavailable("another file lies under its name")
 
     async def _let_go(self) -> None:
         old, self._db = self._db, None
@@ -296,13 +372,19 @@ class SqliteStore:
 
     async def _checkpoint(self, how: str = "PASSIVE") -> None:
         """Move the log from the WAL into the file. May come to nothing: then the WAL holds it a while longer."""
+        count, self._not_in_file = self._not_in_file, 0
         if self._db:
             with suppress(sqlite3.Error):
-                await run(self._db, partial(rows_of, sql=f"PRAGMA wal_checkpoint({how})", values=()))
-        self._wal_bytes = 0
+                pages = await run(self._db, partial(checkpoint, how=how))
+                self._event_bytes = pages * PAGE_BYTES // count if count > FEW else self._event_bytes
 
 
 _BEYOND: Final = 2**63 - 1
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    file = path.stat()
+    return file.st_dev, file.st_ino
 
 
 def _numbers(ids: Sequence[int]) -> str:
@@ -310,22 +392,25 @@ def _numbers(ids: Sequence[int]) -> str:
 
 
 def _filter(after: int, upto: int, tenant: str | None, kind: str | None) -> tuple[str, list[Value]]:
-    clauses = {
+    clauses = {  # a damaged number may name no tenant or stream: it is told to every reader rather than to none
         "position > ?": after,
         "position <= ?": upto,
-        "tenant = (SELECT id FROM tenants WHERE name = ?)": tenant,
-        "(SELECT kind FROM streams WHERE id = events.stream) = ?": kind,
+        "NOT EXISTS (SELECT 1 FROM tenants WHERE id = events.tenant AND name <> ?)": tenant,
+        "NOT EXISTS (SELECT 1 FROM streams WHERE id = events.stream AND kind <> ?)": kind,
     }
     asked = {clause: value for clause, value in clauses.items() if value is not None}
     return f"WHERE {' AND '.join(asked)} ORDER BY position", list(asked.values())
 
 
-async def _open_reader(path: Path, mode: str) -> tuple[aiosqlite.Connection, tuple[str, int]]:
+async def _open_reader(path: Path, mode: str) -> tuple[aiosqlite.Connection, tuple[str, int, str]]:
     reader = await _connect(path, Connection, set_up_reader, mode)
-    sql = "SELECT value, (SELECT COALESCE(MAX(position), 0) FROM events) FROM store WHERE key = 'epoch'"
+    sql = (
+        "SELECT value, (SELECT COALESCE(MAX(position), 0) FROM events), COALESCE((SELECT value FROM store"
+        " WHERE key = 'release'), '') FROM store WHERE key = 'epoch'"
+    )
     try:
-        ((epoch, position),) = await run(reader, partial(rows_of, sql=sql, values=()))
+        (identity,) = await run(reader, partial(rows_of, sql=sql, values=()))
     except BaseException:
         await reader.close()  # its thread would outlive us
         raise
-    return reader, (epoch, position)
+    return reader, identity

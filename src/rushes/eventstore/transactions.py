@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -30,8 +29,9 @@ from rushes.eventstore.base import (
     Stream,
     Write,
     checksum,
+    release_numbers,
 )
-from rushes.eventstore.follow import Line, checked, whole
+from rushes.eventstore.follow import Owner, whole
 from rushes.eventstore.writer import Answer, repeat_of
 
 Value: TypeAlias = "int | float | str | bytes | None"
@@ -41,7 +41,7 @@ SHARDS: Final = 256
 CACHED_HEADS: Final = 65_536  # always more than one transaction touches
 
 DDL: Final = """
-CREATE TABLE events(position INTEGER PRIMARY KEY AUTOINCREMENT, stream INT NOT NULL, version INT NOT NULL,
+CREATE TABLE events(position INTEGER PRIMARY KEY, stream INT NOT NULL, version INT NOT NULL,
   type TEXT NOT NULL, v INT NOT NULL, at REAL NOT NULL, data TEXT NOT NULL, meta TEXT, tenant INT NOT NULL,
   token INT NOT NULL, crc INT NOT NULL, UNIQUE(stream, version)) STRICT;
 
@@ -71,7 +71,7 @@ CREATE VIEW log AS
     strftime('%Y-%m-%d %H:%M:%f', e.at, 'unixepoch') AS at, e.data, e.meta, t.name AS tenant
   FROM events e JOIN streams s ON s.id = e.stream JOIN tenants t ON t.id = e.tenant
 """
-_INSERT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?)"
+INSERT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 # Bytes, because a rotten one may be no text any more, and must not spoil the reading of its neighbours.
 _EVENTS: Final = (
     "SELECT position, stream, version, CAST(type AS BLOB), v, at, CAST(data AS BLOB), CAST(meta AS BLOB), tenant,"
@@ -119,6 +119,15 @@ def set_up(connection: sqlite3.Connection) -> None:
     set_pragmas(_WRITER, connection)
     if new:
         _create(connection)
+    else:
+        _make_durable(connection)
+
+
+def _make_durable(connection: sqlite3.Connection) -> None:
+    """Sync what is there: a process that was killed may have left commits behind that never were."""
+    busy, frames, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    if busy or moved < frames:
+        raise StoreUnavailable("Another program is reading an older state of the log: end it and try again.")
 
 
 def _create(connection: sqlite3.Connection) -> None:
@@ -145,6 +154,21 @@ def _check_layout(connection: sqlite3.Connection) -> None:
         raise StoreError(f"The log has layout {layout}, and this release knows up to {LAYOUT}: use a newer one.")
 
 
+def remember_release(connection: sqlite3.Connection, release: str) -> None:
+    """Keep the newest release that owned the log: an older one that comes back can name it."""
+    row = connection.execute("SELECT value FROM store WHERE key = 'release'").fetchone()
+    if release_numbers(release) > release_numbers(str(row[0]) if row else ""):
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("INSERT OR REPLACE INTO store VALUES ('release', ?)", (release,))
+        connection.execute("COMMIT")
+
+
+def checkpoint(connection: sqlite3.Connection, how: str) -> int:
+    """Move the log from the WAL into the file, as far as readers let it; the answer is the pages that the WAL had."""
+    _, pages, _ = connection.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
+    return int(pages)
+
+
 # ── Appending ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -153,9 +177,8 @@ class Known(Struct):
 
     id: int
     version: int
-    kind: str
     tenant: int
-    tenant_name: str
+    owner: Owner
     head: Head
 
 
@@ -167,8 +190,8 @@ class Heads:
         self._seen = -1  # SQLite's count of what other connections committed
         self.position = self.last_stream = 0
         self.tenants: dict[str, int] = {}
-        self.fences: dict[int, int] = {}
-        self._streams: OrderedDict[int, Known] = OrderedDict()
+        self.fences: dict[int, int] = {}  # where there is another than 0
+        self.streams: dict[int, Known] = {}
 
     def forget(self) -> None:
         """After a rollback nothing here is certain."""
@@ -178,40 +201,39 @@ class Heads:
         """Read it all again if it was forgotten, or if somebody else wrote into the file."""
         (seen,) = connection.execute("PRAGMA data_version").fetchone()
         if seen == self._seen:
+            self._let_go_of_old()
             return
         (self.position,) = connection.execute("SELECT COALESCE(MAX(position), 0) FROM events").fetchone()
         (self.last_stream,) = connection.execute("SELECT COALESCE(MAX(id), 0) FROM streams").fetchone()
         self.tenants = dict(connection.execute("SELECT name, id FROM tenants").fetchall())
-        self.fences = dict(connection.execute("SELECT id, fence FROM shards").fetchall())
-        self._streams.clear()
+        self.fences = dict(connection.execute("SELECT id, fence FROM shards WHERE fence > 0").fetchall())
+        self.streams.clear()
         self._seen = seen
+
+    def _let_go_of_old(self) -> None:
+        if len(self.streams) > self._cached:
+            for stream in list(self.streams)[: self._cached // 2]:
+                del self.streams[stream]
 
     def find(self, connection: sqlite3.Connection, stream: int) -> Known:
         """The stream of that number."""
-        known = self._streams.get(stream)
+        known = self.streams.get(stream)
         if known is None:
             row = connection.execute(f"{_STREAMS}WHERE s.id = ?", (stream,)).fetchone()
             if row is None:
                 raise NoStream(f"There is no stream {stream}.")
             _, _, kind, tenant, lane, is_open, version = row
             head = Head(open=bool(is_open), lane=lane)
-            known = Known(stream, version, kind, self.tenants[tenant], tenant, head)
-        self.remember(known)
+            known = self.streams[stream] = Known(stream, version, self.tenants[tenant], Owner(kind, tenant), head)
         return known
-
-    def remember(self, known: Known) -> None:
-        """Keep it as the youngest."""
-        self._streams[known.id] = known
-        self._streams.move_to_end(known.id)
-        if len(self._streams) > self._cached:
-            self._streams.popitem(last=False)
 
 
 class Done(Struct, frozen=True):
     """A transaction's answers, in the order of its appends, and what it added to the log."""
 
     answers: list[Answer]
-    lines: list[Line]
+    events: list[Recorded]
+    owners: list[Owner]  # of the events
 
 
 def append_batch(connection: sqlite3.Connection, heads: Heads, writes: Sequence[Write]) -> Done:
@@ -227,14 +249,15 @@ def append_batch(connection: sqlite3.Connection, heads: Heads, writes: Sequence[
         heads.forget()
         with suppress(Exception):  # a full disk has rolled it back already
             connection.execute("ROLLBACK")
-        return Done([error], []) if len(writes) == 1 else _one_by_one(connection, heads, writes)
+        return Done([error], [], []) if len(writes) == 1 else _one_by_one(connection, heads, writes)
     connection.execute("COMMIT")
     return done
 
 
 def _one_by_one(connection: sqlite3.Connection, heads: Heads, writes: Sequence[Write]) -> Done:
     alone = [append_batch(connection, heads, [write]) for write in writes]
-    return Done([done.answers[0] for done in alone], [line for done in alone for line in done.lines])
+    events, owners = [event for done in alone for event in done.events], [own for done in alone for own in done.owners]
+    return Done([done.answers[0] for done in alone], events, owners)
 
 
 def _stage(connection: sqlite3.Connection, heads: Heads, writes: Sequence[Write]) -> Done:
@@ -242,7 +265,7 @@ def _stage(connection: sqlite3.Connection, heads: Heads, writes: Sequence[Write]
     stage = Stage(connection, heads)
     answers = [stage.answer(write) for write in writes]
     stage.flush()
-    return Done(answers, stage.lines)
+    return Done(answers, stage.events, stage.owners)
 
 
 def look(connection: sqlite3.Connection, heads: Heads, writes: Sequence[Write]) -> list[Stored | None]:
@@ -253,19 +276,22 @@ def look(connection: sqlite3.Connection, heads: Heads, writes: Sequence[Write]) 
 
 
 class Stage:
-    """A transaction under way. Rows wait here for one `executemany`."""
+    """A transaction under way. Events wait here for one `executemany`."""
 
     def __init__(self, connection: sqlite3.Connection, heads: Heads) -> None:
         self._connection, self._heads = connection, heads
-        self.lines: list[Line] = []
-        self._rows: list[tuple[Value, ...]] = []
+        self.events: list[Recorded] = []
+        self.owners: list[Owner] = []
+        self._flushed = 0
 
     def answer(self, write: Write) -> Answer:
         """Append it, or say why not. Nothing of a refused append is written."""
         try:
             known = self._known(write.stream)
-            if write.fence < self._heads.fences.get(known.id % SHARDS, 0):
+            if self._heads.fences and write.fence < self._heads.fences.get(known.id % SHARDS, 0):
                 raise Fenced
+            if write.expected == known.version:
+                return self._append(write, known)
             return self._repeat(write, known) or self._append(write, known)
         except StoreError as error:
             return error
@@ -278,17 +304,18 @@ class Stage:
 
     def flush(self) -> None:
         """Hand the waiting rows to SQLite."""
-        if self._rows:
-            self._connection.executemany(_INSERT, self._rows)
-            self._rows = []
+        if self._flushed < len(self.events):
+            self._connection.executemany(INSERT, _rows(self.events[self._flushed :]))
+            self._flushed = len(self.events)
 
     def _known(self, stream: int | Birth) -> Known:
         if isinstance(stream, int):
-            return self._heads.find(self._connection, stream)
+            return self._heads.streams.get(stream) or self._heads.find(self._connection, stream)
         row = self._connection.execute("SELECT id FROM streams WHERE name = ?", (stream.name,)).fetchone()
         if row:
             return self._heads.find(self._connection, row[0])
-        return Known(self._heads.last_stream + 1, 0, stream.kind, 0, stream.tenant, Head(open=False, lane=""))
+        head = Head(open=False, lane="")
+        return Known(self._heads.last_stream + 1, 0, 0, Owner(stream.kind, stream.tenant), head)
 
     def _repeat(self, write: Write, known: Known) -> Stored | None:
         return repeat_of(write, known.version, partial(self._present, write, known.id))
@@ -304,25 +331,23 @@ class Stage:
             row = write.head.open, write.head.lane, known.id
             self._connection.execute("UPDATE streams SET open = ?, lane = ? WHERE id = ?", row)
         known.head = write.head
-        first = self._heads.position + 1
+        stream, version, tenant, token = known.id, known.version, known.tenant, write.token
+        position = first = self._heads.position + 1
         for new in write.events:
-            self._heads.position += 1
-            known.version += 1
-            where = self._heads.position, known.id, known.version
-            self._add(Recorded(*where, new.type, new.v, new.at, new.data, new.meta, known.tenant, write.token), known)
-        return Stored(known.id, first, self._heads.position)
-
-    def _add(self, event: Recorded, known: Known) -> None:
-        values = astuple(event)
-        self._rows.append((*values, checksum(*values[1:])))
-        self.lines.append(Line(event, known.kind, known.tenant_name))
+            version += 1
+            event = Recorded(position, stream, version, new.type, new.v, new.at, new.data, new.meta, tenant, token)
+            self.events.append(event)
+            self.owners.append(known.owner)
+            position += 1
+        known.version, self._heads.position = version, position - 1
+        return Stored(stream, first, position - 1)
 
     def _bear(self, birth: Birth, known: Known, head: Head) -> None:
         known.tenant = self._tenant(birth.tenant)
         row = known.id, birth.name, birth.kind, known.tenant, head.lane, head.open, known.id % SHARDS
         self._connection.execute("INSERT INTO streams VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         self._heads.last_stream = known.id
-        self._heads.remember(known)
+        self._heads.streams[known.id] = known
 
     def _tenant(self, name: str) -> int:
         tenants = self._heads.tenants
@@ -332,25 +357,43 @@ class Stage:
         return tenants[name]
 
 
+def _rows(events: Sequence[Recorded]) -> Iterator[tuple[Value, ...]]:
+    for event in events:
+        position, stream, version, name, v, at, data, meta, tenant, token = astuple(event)
+        crc = checksum(stream, version, name.encode(), v, at, data, meta, tenant, token)
+        text = None if meta is None else meta.decode()
+        yield position, stream, version, name, v, at, data.decode(), text, tenant, token, crc
+
+
 # ── Reading ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def select_events(connection: sqlite3.Connection, where: str, values: Sequence[Value]) -> list[Recorded | Damage]:
     """Checked events. All at once: an open cursor would keep a checkpoint waiting."""
-    rows = connection.execute(_EVENTS + where, values).fetchall()
-    return [checked(_recorded(row), row[10]) for row in rows]
+    found: list[Recorded | Damage] = []
+    types = _Types()
+    for position, stream, version, name, v, at, data, meta, tenant, token, crc in connection.execute(
+        _EVENTS + where, values
+    ).fetchall():
+        if checksum(stream, version, name, v, at, data, meta, tenant, token) == crc:
+            found.append(Recorded(position, stream, version, types[name], v, at, data, meta, tenant, token))
+        else:
+            found.append(Damage(position, stream, version))
+    return found
+
+
+class _Types(dict[bytes, str]):
+    """Each type's name is decoded once, and shared by its events."""
+
+    def __missing__(self, name: bytes) -> str:
+        self[name] = decoded = name.decode()
+        return decoded
 
 
 def select_stream(connection: sqlite3.Connection, stream: int, after: int, limit: int | None) -> list[Recorded]:
     """One stream's events above a version. Raises Damaged."""
     where = "WHERE stream = ? AND version > ? ORDER BY version LIMIT ?"
     return whole(select_events(connection, where, (stream, after, -1 if limit is None else max(limit, 0))))
-
-
-def _recorded(row: Sequence[Any]) -> Recorded:
-    values = [*row[:10]]
-    values[3] = row[3].decode(errors="replace")
-    return Recorded(*values)
 
 
 def select_streams(connection: sqlite3.Connection, where: str, values: Sequence[Value]) -> list[Stream]:

@@ -8,18 +8,18 @@ caller that is cancelled leaves the transaction alone, and its retry is recognis
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import accumulate
 from typing import Final, TypeAlias
 
 from rushes.eventstore.base import NewEvent, Recorded, StoreClosed, Stored, TokenReuse, Write, WrongVersion
 
-MAX_APPENDS: Final = 256
-MAX_BYTES: Final = 1024 * 1024
+MAX_APPENDS: Final = 4_096  # in a transaction
+MAX_BYTES: Final = 4 * 1024 * 1024
 REST_AFTER_S: Final = 0.5  # from a commit to the first rest behind it, when nothing else is waiting
 
 Answer: TypeAlias = Stored | Exception
-Queued: TypeAlias = "tuple[Write, asyncio.Future[Stored]]"
+Waiting: TypeAlias = "Sequence[asyncio.Future[Stored]]"
 
 
 def repeat_of(write: Write, version: int, present: Callable[[], Sequence[Recorded]]) -> Stored | None:
@@ -49,11 +49,6 @@ def _same(new: NewEvent, old: Recorded) -> bool:
     return (new.type, new.v, new.at, new.data, new.meta) == (old.type, old.v, old.at, old.data, old.meta)
 
 
-def size_of(write: Write) -> int:
-    """The payload in bytes."""
-    return sum(len(event.data) + len(event.meta or b"") for event in write.events)
-
-
 class Writer:
     """The one task that writes.
 
@@ -64,21 +59,26 @@ class Writer:
         self, commit: Callable[[Sequence[Write]], Awaitable[Sequence[Answer]]], rest: Callable[[], Awaitable[None]]
     ) -> None:
         self._commit, self._rest = commit, rest
-        self._queue: deque[Queued] = deque()
+        self._writes: list[Write] = []
+        self._waiting: list[asyncio.Future[Stored]] = []  # for the answer to the write of the same index
+        self._sizes_bytes: list[int] = []  # of the writes
+        self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._closing = False
         self._rest_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._task = asyncio.create_task(self._run(), name="the log's writer")
 
-    async def append(self, write: Write) -> Stored:
-        """Wait until the append is durable."""
+    def append(self, write: Write, size_bytes: int) -> asyncio.Future[Stored]:
+        """Queue it; the future is done when it is durable."""
         if self._closing:
             raise StoreClosed("The store is closed.")
-        future: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
-        self._queue.append((write, future))
+        future: asyncio.Future[Stored] = self._loop.create_future()
+        self._writes.append(write)
+        self._waiting.append(future)
+        self._sizes_bytes.append(size_bytes)
         self._wake.set()
-        return await future
+        return future
 
     async def close(self) -> None:
         """Write what is queued, then stop."""
@@ -87,43 +87,45 @@ class Writer:
         await asyncio.wait([self._task])
         if self._timer:
             self._timer.cancel()
-        _settle(self._queue, [StoreClosed("The store was closed.")] * len(self._queue))
+        _settle(self._waiting, [StoreClosed("The store was closed.")] * len(self._waiting))
 
     async def _run(self) -> None:
-        while self._queue or not self._closing:
+        while self._writes or not self._closing:
             await self._wake.wait()
             self._wake.clear()
-            while self._queue:
-                await self._turn(self._take())
+            while self._writes:
+                await self._turn(*self._take())
                 await asyncio.sleep(0)  # whoever was answered just now may join the next transaction
             if self._rest_due:
                 self._rest_due = False
                 await self._rest()
 
-    async def _turn(self, batch: Sequence[Queued]) -> None:
+    async def _turn(self, writes: Sequence[Write], waiting: Waiting) -> None:
         try:
-            answers = await self._commit([write for write, _ in batch])
+            answers = await self._commit(writes)
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
-            answers = [error] * len(batch)
-        _settle(batch, answers)
+            answers = [error] * len(writes)
+        _settle(waiting, answers)
         if not self._timer:
-            self._timer = asyncio.get_running_loop().call_later(REST_AFTER_S, self._call_rest)
+            self._timer = self._loop.call_later(REST_AFTER_S, self._call_rest)
 
-    def _take(self) -> list[Queued]:
-        batch: list[Queued] = []
-        size_bytes = 0
-        while self._queue and len(batch) < MAX_APPENDS and size_bytes < MAX_BYTES:
-            batch.append(self._queue.popleft())
-            size_bytes += size_of(batch[-1][0])
-        return batch
+    def _take(self) -> tuple[Sequence[Write], Waiting]:
+        """The next transaction: everything that waits, where that is not too much."""
+        count = len(self._writes)
+        if count > MAX_APPENDS or sum(self._sizes_bytes) > MAX_BYTES:
+            upto_bytes = accumulate(self._sizes_bytes[:MAX_APPENDS])
+            count = max(1, sum(size_bytes <= MAX_BYTES for size_bytes in upto_bytes))
+        writes, waiting = self._writes[:count], self._waiting[:count]
+        del self._writes[:count], self._waiting[:count], self._sizes_bytes[:count]
+        return writes, waiting
 
     def _call_rest(self) -> None:
         self._timer, self._rest_due = None, True
         self._wake.set()
 
 
-def _settle(batch: Sequence[Queued], answers: Sequence[Answer]) -> None:
-    for (_, future), answer in zip(batch, answers, strict=True):
+def _settle(waiting: Waiting, answers: Sequence[Answer]) -> None:
+    for future, answer in zip(waiting, answers, strict=True):
         if future.done():  # its caller went away
             continue
         if isinstance(answer, Exception):
