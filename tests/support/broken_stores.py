@@ -10,7 +10,6 @@ from msgspec.structs import replace
 from rushes.eventstore.base import (
     Batch,
     Birth,
-    Damage,
     Damaged,
     Head,
     NewEvent,
@@ -21,6 +20,7 @@ from rushes.eventstore.base import (
     Write,
     WrongVersion,
 )
+from rushes.eventstore.follow import Found
 from rushes.eventstore.memory import MemoryStore, _Row
 
 
@@ -312,8 +312,8 @@ class Deaf(MemoryStore):
 class Blind(MemoryStore):
     """Does not look at its sums."""
 
-    def _checked(self, events: Sequence[Recorded]) -> list[Recorded | Damage]:
-        return list(events)
+    def _found(self, events: Sequence[Recorded]) -> Found:
+        return Found(list(events), [])
 
 
 class Contagious(MemoryStore):

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from powercut import put
 
-from rushes.eventstore.base import Damage, Head, Recorded, Stored, Write
+from rushes.eventstore.base import Head, Recorded, Stored, Write
 from rushes.eventstore.transactions import select_events, select_streams, set_up
 from rushes.eventstore.writer import Answer
 from rushes.testing.eventstore import as_new, versions
@@ -60,11 +60,10 @@ class Ledger:
         if self.epoch not in {"", plain.execute("SELECT value FROM store WHERE key = 'epoch'").fetchone()[0]}:
             raise Broken("lost", "the epoch")
         log = select_events(plain, "ORDER BY position", ())
-        events = [event for event in log if isinstance(event, Recorded)]
-        if len(events) < len(log):
-            raise Broken("corrupt", [event for event in log if isinstance(event, Damage)])
-        self._check_appends(events)
-        _check_numbers(events)
+        if log.damaged:
+            raise Broken("corrupt", log.damaged)
+        self._check_appends(log.events)
+        _check_numbers(log.events)
         self._check_heads(plain)
 
     def _check_appends(self, log: Sequence[Recorded]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Sequence
-from math import isfinite
+from math import inf
 from typing import Protocol
 from zlib import crc32
 
@@ -276,24 +276,20 @@ def size_of(write: Write) -> int:
         TooLarge: an event or the append is over the limit.
         BadWrite: a field cannot be stored.
     """
-    if len(write.events) > MAX_EVENTS:
-        raise TooLarge(f"An append of {len(write.events)} events; the limit is {MAX_EVENTS}: split it.")
-    if not 0 <= write.token < _BEYOND:
-        raise BadWrite(f"The token is {write.token}: draw one from 0 to 2**63 - 1.")
-    if isinstance(birth := write.stream, Birth):
-        _check_names(name=birth.name, kind=birth.kind, tenant=birth.tenant)
-    if not (write.head.lane.isascii() and len(write.head.lane) <= MAX_NAME):
-        _check_names(lane=write.head.lane)
+    events, lane = write.events, write.head.lane
+    if len(events) > MAX_EVENTS:
+        raise TooLarge(f"An append of {len(events)} events; the limit is {MAX_EVENTS}: split it.")
+    if not (0 <= write.token < _BEYOND and lane.isascii() and len(lane) <= MAX_NAME):
+        _check_head(write)
+    if not isinstance(write.stream, int):
+        _check_birth(write.stream)
     total_bytes = 0
-    for event in write.events:
-        data, meta = event.data, event.meta or b""
-        size_bytes = len(data) + len(meta)
-        if size_bytes > MAX_EVENT_BYTES:
-            raise TooLarge(f"An event {event.type} of {size_bytes} bytes; the limit is {MAX_EVENT_BYTES}.")
-        if not (isfinite(event.at) and 0 < event.v < _BEYOND):
-            raise BadWrite(f"An event {event.type} has v={event.v}, counted from 1, and at={event.at} seconds.")
-        if not (event.type.isascii() and data.isascii() and meta.isascii() and len(event.type) <= MAX_NAME):
-            _check_text(event)
+    for event in events:
+        name, data, meta, at = event.type, event.data, event.meta, event.at
+        size_bytes = len(data) if meta is None else len(data) + len(meta)
+        good = -inf < at < inf and 0 < event.v < _BEYOND and name.isascii() and data.isascii() and len(name) <= MAX_NAME
+        if size_bytes > MAX_EVENT_BYTES or not (good and (meta is None or meta.isascii())):
+            _check_event(event, size_bytes)
         total_bytes += size_bytes
     return total_bytes
 
@@ -301,20 +297,32 @@ def size_of(write: Write) -> int:
 _BEYOND = 2**63
 
 
-def _check_names(**names: str) -> None:
-    for field, name in names.items():
-        if len(name) > MAX_NAME or not (name.isascii() or _is_text(name)):
-            raise BadWrite(f"The {field} {name[:40]!r} has {len(name)} characters: up to {MAX_NAME}, of real text.")
+def _check_head(write: Write) -> None:
+    if not 0 <= write.token < _BEYOND:
+        raise BadWrite(f"The token is {write.token}: draw one from 0 to 2**63 - 1.")
+    _check_name("lane", write.head.lane)
 
 
-def _is_text(name: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in name)  # halves of characters
+def _check_birth(birth: Birth) -> None:
+    _check_name("name", birth.name)
+    _check_name("kind", birth.kind)
+    _check_name("tenant", birth.tenant)
 
 
-def _check_text(event: NewEvent) -> None:
-    _check_names(type=event.type)
+def _check_event(event: NewEvent, size_bytes: int) -> None:
+    _check_name("type", event.type)
+    if size_bytes > MAX_EVENT_BYTES:
+        raise TooLarge(f"An event {event.type} of {size_bytes} bytes; the limit is {MAX_EVENT_BYTES}.")
+    if not (-inf < event.at < inf and 0 < event.v < _BEYOND):
+        raise BadWrite(f"An event {event.type} has v={event.v}, counted from 1, and at={event.at} seconds.")
     try:
         event.data.decode()
         (event.meta or b"").decode()
     except UnicodeDecodeError as error:
         raise BadWrite(f"The data and meta of an event are UTF-8 text; of {event.type}: {error}.") from error
+
+
+def _check_name(field: str, name: str) -> None:
+    halves = not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name)
+    if halves or len(name) > MAX_NAME:
+        raise BadWrite(f"The {field} {name[:40]!r} has {len(name)} characters: up to {MAX_NAME}, of real text.")

@@ -30,20 +30,21 @@ class Owner(Struct, frozen=True, gc=False):
         return (tenant is None or tenant == self.tenant) and (kind is None or kind == self.kind)
 
 
-def whole(found: Sequence[Recorded | Damage]) -> list[Recorded]:
-    """All of a stream's events, or Damaged."""
-    for event in found:
-        if isinstance(event, Damage):
-            raise Damaged(event)
-    return [event for event in found if isinstance(event, Recorded)]
+class Found(Struct, frozen=True):
+    """What was read, checked: the good and the bad, each in the log's order."""
 
+    events: list[Recorded]
+    damaged: list[Damage]
 
-def batch(found: Sequence[Recorded | Damage], upto: int) -> Batch:
-    """What is good of the log, and what is not."""
-    events = [event for event in found if isinstance(event, Recorded)]
-    if len(events) == len(found):
-        return Batch(events, upto)
-    return Batch(events, upto, [event for event in found if isinstance(event, Damage)])
+    def whole(self) -> list[Recorded]:
+        """All of it, or Damaged."""
+        if self.damaged:
+            raise Damaged(self.damaged[0])
+        return self.events
+
+    def batch(self, upto: int) -> Batch:
+        """For a reader who steps over what is bad, and wants to know."""
+        return Batch(self.events, upto, self.damaged or ())
 
 
 def window(after: int, limit: int, position: int) -> int:

@@ -22,7 +22,7 @@ import structlog
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from rushes.eventstore.base import Damage, StoreError
+from rushes.eventstore.base import StoreError
 from rushes.eventstore.transactions import select_events, set_up_reader
 
 LARGEST: Final = 2**63 - 1
@@ -181,8 +181,7 @@ def compare(path: Path, marker: Marker, connection: sqlite3.Connection | None) -
 
 def _differs(connection: sqlite3.Connection, marker: Marker) -> bool:
     """Whether the marked event is another one. One that is only damaged harms no other stream."""
-    found = select_events(connection, "WHERE position = ?", (marker.position,))
-    if any(isinstance(event, Damage) for event in found):
+    if select_events(connection, "WHERE position = ?", (marker.position,)).damaged:
         return False
     return connection.execute("SELECT crc FROM events WHERE position = ?", (marker.position,)).fetchall() != [
         (marker.crc,)

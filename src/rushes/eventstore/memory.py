@@ -23,7 +23,7 @@ from rushes.eventstore.base import (
     crc_of,
     size_of,
 )
-from rushes.eventstore.follow import Owner, Signal, batch, whole, window
+from rushes.eventstore.follow import Found, Owner, Signal, window
 from rushes.eventstore.writer import repeat_of
 
 
@@ -70,7 +70,7 @@ class MemoryStore:
         if write.fence < self.fences.get(row.id, 0):
             raise Fenced
         end = write.expected + len(write.events)
-        stored = repeat_of(write, len(row.events), lambda: whole(self._checked(row.events[write.expected : end])))
+        stored = repeat_of(write, len(row.events), lambda: self._found(row.events[write.expected : end]).whole())
         return stored or self._store(row, write)
 
     async def read(self, stream: int, after: int = 0, limit: int | None = None) -> list[Recorded]:
@@ -78,7 +78,7 @@ class MemoryStore:
         self._check_open()
         first = max(after, 0)
         events = self._rows[stream].events if stream in self._rows else []
-        return whole(self._checked(events[first : None if limit is None else first + max(limit, 0)]))
+        return self._found(events[first : None if limit is None else first + max(limit, 0)]).whole()
 
     async def read_many(self, streams: Sequence[int]) -> dict[int, list[Recorded] | Damaged]:
         """See EventStore."""
@@ -98,7 +98,7 @@ class MemoryStore:
         after = max(after, 0)
         upto = window(after, limit, self.position)
         found = zip(self._log[after:upto], self._owners[after:upto], strict=True)
-        return batch(self._checked([event for event, owner in found if owner.matches(tenant, kind)]), upto)
+        return self._found([event for event, owner in found if owner.matches(tenant, kind)]).batch(upto)
 
     async def find(self, name: str) -> Stream | None:
         """See EventStore."""
@@ -164,15 +164,17 @@ class MemoryStore:
         self._signal.advance(len(self._log))
         return Stored(row.id, first, len(self._log))
 
-    def _checked(self, events: Sequence[Recorded]) -> list[Recorded | Damage]:
-        return [event if crc_of(event) == self._crcs[event.position - 1] else _damage(event) for event in events]
+    def _found(self, events: Sequence[Recorded]) -> Found:
+        found = Found([], [])
+        for event in events:
+            if crc_of(event) == self._crcs[event.position - 1]:
+                found.events.append(event)
+            else:
+                found.damaged.append(Damage(event.position, event.stream, event.version))
+        return found
 
 
 def _head(row: _Row) -> Stored:
     if not row.events:
         raise NoStream("A stream begins with its first event.")
     return Stored(row.id, row.events[-1].position, row.events[-1].position)
-
-
-def _damage(event: Recorded) -> Damage:
-    return Damage(event.position, event.stream, event.version)

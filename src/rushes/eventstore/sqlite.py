@@ -23,7 +23,6 @@ import structlog
 from rushes.eventstore.base import (
     Batch,
     Birth,
-    Damage,
     Damaged,
     NoStream,
     Recorded,
@@ -35,7 +34,7 @@ from rushes.eventstore.base import (
     crc_of,
     size_of,
 )
-from rushes.eventstore.follow import Ring, Signal, batch, window
+from rushes.eventstore.follow import Ring, Signal, window
 from rushes.eventstore.marker import HistoryLost, Keeper, end_of, lost_history, renew_epoch
 from rushes.eventstore.transactions import (
     Done,
@@ -233,15 +232,11 @@ class SqliteStore:
     async def read_many(self, streams: Sequence[int]) -> dict[int, list[Recorded] | Damaged]:
         """See EventStore."""
         where = "WHERE stream IN (SELECT value FROM json_each(?)) ORDER BY stream, version"
-        events = await self._read(partial(select_events, where=where, values=(_numbers(streams),)))
-        found: dict[int, list[Recorded] | Damaged] = {stream: [] for stream in streams}
-        for event in events:
-            events_of = found[event.stream]
-            if isinstance(event, Damage):
-                found[event.stream] = Damaged(event)
-            elif isinstance(events_of, list):
-                events_of.append(event)
-        return found
+        read = await self._read(partial(select_events, where=where, values=(_numbers(streams),)))
+        found: dict[int, list[Recorded]] = {stream: [] for stream in streams}
+        for event in read.events:
+            found[event.stream].append(event)
+        return {**found, **{damage.stream: Damaged(damage) for damage in reversed(read.damaged)}}
 
     async def read_all(
         self, after: int = 0, limit: int = 256, *, tenant: str | None = None, kind: str | None = None
@@ -256,7 +251,7 @@ class SqliteStore:
         if events is not None:
             return Batch(events, upto)
         where, values = _filter(after, upto, tenant, kind)
-        return batch(await self._read(partial(select_events, where=where, values=values)), upto)
+        return (await self._read(partial(select_events, where=where, values=values))).batch(upto)
 
     async def find(self, name: str) -> Stream | None:
         """See EventStore."""

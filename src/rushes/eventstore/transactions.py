@@ -31,7 +31,7 @@ from rushes.eventstore.base import (
     checksum,
     release_numbers,
 )
-from rushes.eventstore.follow import Owner, whole
+from rushes.eventstore.follow import Found, Owner
 from rushes.eventstore.writer import Answer, repeat_of
 
 Value: TypeAlias = "int | float | str | bytes | None"
@@ -325,7 +325,7 @@ class Stage:
         return select_stream(self._connection, stream, write.expected, len(write.events))
 
     def _append(self, write: Write, known: Known) -> Stored:
-        if isinstance(write.stream, Birth) and not known.version:
+        if not known.version and not isinstance(write.stream, int):
             self._bear(write.stream, known, write.head)
         elif write.head != known.head:
             row = write.head.open, write.head.lane, known.id
@@ -368,17 +368,17 @@ def _rows(events: Sequence[Recorded]) -> Iterator[tuple[Value, ...]]:
 # ── Reading ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def select_events(connection: sqlite3.Connection, where: str, values: Sequence[Value]) -> list[Recorded | Damage]:
+def select_events(connection: sqlite3.Connection, where: str, values: Sequence[Value]) -> Found:
     """Checked events. All at once: an open cursor would keep a checkpoint waiting."""
-    found: list[Recorded | Damage] = []
+    found = Found([], [])
     types = _Types()
     for position, stream, version, name, v, at, data, meta, tenant, token, crc in connection.execute(
         _EVENTS + where, values
     ).fetchall():
         if checksum(stream, version, name, v, at, data, meta, tenant, token) == crc:
-            found.append(Recorded(position, stream, version, types[name], v, at, data, meta, tenant, token))
+            found.events.append(Recorded(position, stream, version, types[name], v, at, data, meta, tenant, token))
         else:
-            found.append(Damage(position, stream, version))
+            found.damaged.append(Damage(position, stream, version))
     return found
 
 
@@ -393,7 +393,7 @@ class _Types(dict[bytes, str]):
 def select_stream(connection: sqlite3.Connection, stream: int, after: int, limit: int | None) -> list[Recorded]:
     """One stream's events above a version. Raises Damaged."""
     where = "WHERE stream = ? AND version > ? ORDER BY version LIMIT ?"
-    return whole(select_events(connection, where, (stream, after, -1 if limit is None else max(limit, 0))))
+    return select_events(connection, where, (stream, after, -1 if limit is None else max(limit, 0))).whole()
 
 
 def select_streams(connection: sqlite3.Connection, where: str, values: Sequence[Value]) -> list[Stream]:

@@ -267,13 +267,13 @@ class _StreamCheck:
         self._connection.execute("BEGIN")
         try:
             where = "WHERE stream = ? AND version > ? ORDER BY version LIMIT ?"
-            page = select_events(self._connection, where, (self._id, after, PAGE))
+            found = select_events(self._connection, where, (self._id, after, PAGE))
             row = self._connection.execute(_ROW, (self._id,)).fetchone()
         finally:
             if self._connection.in_transaction:
                 self._connection.execute("COMMIT")
         self.row = _Row(*row) if row else None
-        return page
+        return sorted([*found.events, *found.damaged], key=lambda event: event.version)
 
     def _check_row(self) -> None:
         if self.row is None:
