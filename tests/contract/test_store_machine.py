@@ -119,7 +119,6 @@ BROKEN: list[type[MemoryStore]] = [
     broken.Folding,
     broken.Filtering,
     broken.Skipping,
-    broken.Inclusive,
     broken.Unbounded,
     broken.Wide,
     broken.Deaf,

@@ -274,13 +274,6 @@ class Skipping(MemoryStore):
         return batch if tenant is None else Batch(batch.events, min(batch.upto + 1, self.position))
 
 
-class Inclusive(MemoryStore):
-    """A page of the youngest begins with the last one of the page before."""
-
-    async def newest(self, kind: str, tenant: str, limit: int, *, before: int | None = None) -> list[Stream]:
-        return await super().newest(kind, tenant, limit, before=before and before + 1)
-
-
 class Unbounded(MemoryStore):
     """Reads one event more than it was asked for."""
 

@@ -229,7 +229,6 @@ BROKEN: list[tuple[MemoryStore, Callable[[EventStore], Awaitable[None]]]] = [
     (broken.Trimming(), CONTRACT.test_kinds_tenants_and_lanes_are_told_apart_to_the_last_bit),
     (broken.Filtering(), CONTRACT.test_upto_is_where_was_looked_and_not_where_was_found),
     (broken.Skipping(), CONTRACT.test_a_filter_and_a_limit_lose_nothing_together),
-    (broken.Inclusive(), CONTRACT.test_the_newest_streams_of_a_kind_and_a_tenant),
     (broken.Unbounded(), partial(CONTRACT.test_a_part_of_a_stream, after=2, limit=2, expected=[3, 4])),
     (broken.Wide(), partial(CONTRACT.test_a_part_of_the_log, after=2, limit=2, expected=[3, 4])),
     (broken.Blind(), CONTRACT.test_a_damaged_event_is_named_and_spoils_nothing_else),

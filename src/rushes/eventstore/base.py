@@ -215,10 +215,6 @@ class EventStore(Protocol):
         """The rows of these streams; numbers that name none are left out."""
         ...
 
-    async def newest(self, kind: str, tenant: str, limit: int, *, before: int | None = None) -> list[Stream]:
-        """The youngest streams of a kind, newest first, all born before the stream `before`."""
-        ...
-
     async def open_streams(self, kind: str) -> list[tuple[int, str]]:
         """(stream, lane) of every unfinished stream."""
         ...

@@ -110,13 +110,6 @@ class MemoryStore:
         self._check_open()
         return {stream: self._rows[stream].public for stream in ids if stream in self._rows}
 
-    async def newest(self, kind: str, tenant: str, limit: int, *, before: int | None = None) -> list[Stream]:
-        """See EventStore."""
-        self._check_open()
-        young = (row for row in reversed(self._rows.values()) if before is None or row.id < before)
-        wanted = [row.public for row in young if (row.birth.kind, row.birth.tenant) == (kind, tenant)]
-        return wanted[: max(limit, 0)]
-
     async def open_streams(self, kind: str) -> list[tuple[int, str]]:
         """See EventStore."""
         self._check_open()

@@ -264,12 +264,6 @@ class SqliteStore:
         found = await self._read(partial(select_streams, where=where, values=(_numbers(ids),)))
         return {stream.id: stream for stream in found}
 
-    async def newest(self, kind: str, tenant: str, limit: int, *, before: int | None = None) -> list[Stream]:
-        """See EventStore."""
-        where = "WHERE s.id < ? AND s.kind = ? AND t.name = ? ORDER BY s.id DESC LIMIT ?"
-        values = (_BEYOND if before is None else before, kind, tenant, max(limit, 0))
-        return await self._read(partial(select_streams, where=where, values=values))
-
     async def open_streams(self, kind: str) -> list[tuple[int, str]]:
         """See EventStore."""
         sql = "SELECT id, lane FROM streams WHERE kind = ? AND open = 1 ORDER BY id"
@@ -372,9 +366,6 @@ class SqliteStore:
             with suppress(sqlite3.Error):
                 pages = await run(self._db, partial(checkpoint, how=how))
                 self._event_bytes = pages * PAGE_BYTES // count if count > FEW else self._event_bytes
-
-
-_BEYOND: Final = 2**63 - 1
 
 
 def _inode(path: Path) -> tuple[int, int]:

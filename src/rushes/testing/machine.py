@@ -410,17 +410,6 @@ class EventStoreMachine(RuleBasedStateMachine):
             known = self.model.row_of(Birth(wanted, "", ""))
             assert self._run(self.store.find(wanted)) == (known.public if known else None)
 
-    @rule(kind=st.sampled_from(KINDS), tenant=st.sampled_from(TENANTS), limit=LIMIT, pick=st.none() | PICK)
-    def newest(self, kind: str, tenant: str, limit: int, pick: int | None) -> None:
-        """A page of the youngest."""
-        row = None if pick is None else self._row(pick)
-        before = row.id if row else None
-        found = self._run(self.store.newest(kind, tenant, limit, before=before))
-        young = [
-            row for stream, row in sorted(self.model.rows.items(), reverse=True) if before is None or stream < before
-        ]
-        assert found == [row.public for row in young if row.birth.kind == kind and row.birth.tenant == tenant][:limit]
-
     @rule(kind=st.sampled_from(KINDS))
     def open_streams(self, kind: str) -> None:
         """Those with work left."""
