@@ -13,7 +13,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import apsw
 import pytest
@@ -239,12 +239,28 @@ def lost_after_a_kill(folder: Path, set_up_again: Callable[[sqlite3.Connection],
     return lost
 
 
+def set_up_beside_a_reader(connection: sqlite3.Connection) -> None:
+    """Somebody reads an older state, so that the checkpoint cannot move everything."""
+
+    class Blocked:
+        def execute(self, sql: str) -> object:
+            if "wal_checkpoint" in sql:
+                return connection.execute("SELECT 0, 9, 3")
+            return connection.execute(sql)
+
+    set_up(cast("sqlite3.Connection", Blocked()))
+
+
 def set_up_in_good_faith(connection: sqlite3.Connection) -> None:
     set_pragmas(_WRITER, connection)
 
 
 def test_what_a_killed_process_left_is_synced_before_it_is_believed(tmp_path: Path) -> None:
     assert lost_after_a_kill(tmp_path, set_up) == 0
+
+
+def test_also_while_somebody_reads_an_older_state(tmp_path: Path) -> None:
+    assert lost_after_a_kill(tmp_path, set_up_beside_a_reader) == 0
 
 
 def test_control_what_was_believed_unsynced_is_lost(tmp_path: Path) -> None:

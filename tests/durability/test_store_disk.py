@@ -552,3 +552,18 @@ async def test_control_what_goes_into_a_deleted_file_is_lost(path: Path) -> None
     assert await store.append(birth("job_1")) == Stored(1, 1, 1)
     await store.close()
     assert not path.exists()
+
+
+async def test_a_log_opens_beside_somebody_who_reads_an_older_state(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    await store.append(birth("job_1"))
+    with closing(sqlite3.connect(path, isolation_level=None)) as backup:
+        backup.execute("BEGIN")
+        assert backup.execute("SELECT count(*) FROM events").fetchone() == (1,)
+        await store.append(birth("job_2"))
+        await store.close()
+        again = await SqliteStore.open(path)
+        assert len(await whole_log(again)) == 2
+        await again.append(birth("job_3"))
+        assert backup.execute("SELECT count(*) FROM events").fetchone() == (1,)
+        await again.close()

@@ -321,7 +321,6 @@ class SqliteStore:
         except Exception as error:  # noqa: BLE001 - BEGIN or COMMIT failed, in whatever way: only the disk knows
             return await self._look(writes, error)
         self._publish(done)
-        self._signal.advance(max((a.last for a in done.answers if isinstance(a, Stored)), default=0))
         return [_trouble(self.path, a) if isinstance(a, sqlite3.Error) else a for a in done.answers]
 
     def _publish(self, done: Done) -> None:
@@ -332,6 +331,7 @@ class SqliteStore:
             if self._keeper:
                 self._keeper.note(last.position, crc_of(last))
             self._not_in_file += len(done.events)
+        self._signal.advance(self._heads.position)  # what was stored before, and is acknowledged only now
 
     async def _look(self, writes: Sequence[Write], error: Exception) -> Sequence[Answer]:
         try:

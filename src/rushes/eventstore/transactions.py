@@ -72,6 +72,7 @@ CREATE VIEW log AS
   FROM events e JOIN streams s ON s.id = e.stream JOIN tenants t ON t.id = e.tenant
 """
 INSERT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_OPENED: Final = "INSERT INTO store VALUES ('opened', 1) ON CONFLICT(key) DO UPDATE SET value = value + 1"
 # Bytes, because a rotten one may be no text any more, and must not spoil the reading of its neighbours.
 _EVENTS: Final = (
     "SELECT position, stream, version, CAST(type AS BLOB), v, at, CAST(data AS BLOB), CAST(meta AS BLOB), tenant,"
@@ -125,9 +126,11 @@ def set_up(connection: sqlite3.Connection) -> None:
 
 def _make_durable(connection: sqlite3.Connection) -> None:
     """Sync what is there: a process that was killed may have left commits behind that never were."""
-    busy, frames, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    if busy or moved < frames:
-        raise StoreUnavailable("Another program is reading an older state of the log: end it and try again.")
+    _, frames, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    if moved < frames:  # somebody reads an older state, a backup maybe: a commit that writes syncs all before it
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(_OPENED)
+        connection.execute("COMMIT")
 
 
 def _create(connection: sqlite3.Connection) -> None:
@@ -196,6 +199,7 @@ class Heads:
     def forget(self) -> None:
         """After a rollback nothing here is certain."""
         self._seen = -1
+        self.position = 0
 
     def refresh(self, connection: sqlite3.Connection) -> None:
         """Read it all again if it was forgotten, or if somebody else wrote into the file."""
