@@ -167,7 +167,12 @@ def remember_release(connection: sqlite3.Connection, release: str) -> None:
 
 
 def checkpoint(connection: sqlite3.Connection, how: str) -> int:
-    """Move the log from the WAL into the file, as far as readers let it; the answer is the pages that the WAL had."""
+    """Move the log from the WAL into the file, as far as readers let it; the answer is the pages that the WAL had.
+
+    PASSIVE waits for nobody. TRUNCATE is for the end: it empties the WAL, unless somebody goes on reading.
+    """
+    if how == "TRUNCATE":
+        connection.execute("PRAGMA busy_timeout = 100")
     _, pages, _ = connection.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
     return int(pages)
 
