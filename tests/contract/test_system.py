@@ -11,6 +11,7 @@ import pytest
 from acme import Acme, AcmeTwin, Wire, make
 
 from rushes.actors import messages as m
+from rushes.actors import system as system_module
 from rushes.actors.actor import Actor, Asked
 from rushes.actors.system import System
 from rushes.eventstore.base import Stored, StoreUnavailable, Write
@@ -194,13 +195,23 @@ async def test_only_as_many_sends_at_once_as_there_are_permits(rig: Rig) -> None
     assert len(rig.twin.renders) == 5
 
 
-async def test_a_waiting_job_is_not_in_memory(rig: Rig) -> None:
+async def test_of_the_jobs_that_wait_a_bounded_number_is_in_memory(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system_module, "MAX_IDLE", 2)
     rig.twin.done_at_once = False
     studio = await rig.open(Acme(poll_s=0.5))
-    job = await studio.generate("a lake")
-    await until(job, "running")
-    assert rig.system._live == {}
+    jobs = [await studio.generate(f"lake {n}") for n in range(9)]
+    for job in jobs:
+        await until(job, "running")
+    async with asyncio.timeout(5):
+        while rig.system._lanes["acme/"].known < 9:  # noqa: ASYNC110 - nobody tells when
+            await asyncio.sleep(0)
+    assert len(rig.system._live) <= 4
+    assert rig.system._live.keys() == rig.system._idle.keys()
+    assert {actor.stream for actor in rig.system._names.values()} == rig.system._live.keys()
     rig.twin.done_at_once = True
+    for job in jobs[:-1]:
+        await job.result(timeout_s=5)
+    job = jobs[-1]
     await rig.crash()
     await (await rig.open()).job(job.id).result(timeout_s=5)  # found by its open flag alone
 

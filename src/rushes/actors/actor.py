@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 import structlog
 
 from rushes.actors import codec
 from rushes.actors import messages as m
 from rushes.actors.job import decide, evolve
-from rushes.actors.lanes import Lane
+from rushes.actors.lanes import Lane, Places
 from rushes.actors.messages import TYPES, Command, Ended, Event, Job, New, Owed
-from rushes.eventstore.base import Birth, EventStore, Head, Recorded, Write
+from rushes.eventstore.base import Birth, Head, Recorded, Stored, Write
 from rushes.faults import CommandRejected
 
-KIND = "job"
+KIND: Final = "job"
 _log = structlog.get_logger("rushes")
 _WORTH_TELLING = (m.SubmissionAccepted, m.JobSucceeded, m.JobFailed, m.JobCancelled, m.JobParked)
 _USERS = (m.Generate, m.Poll, m.Cancel, m.Collect, m.Resubmit, m.GiveUp)
@@ -43,6 +44,23 @@ class Asked:
             self.reply.set_exception(error)
 
 
+class Turn:
+    """What the commands of one turn come to, on its way to the disk."""
+
+    __slots__ = ("asked", "at", "decided", "job")
+
+    def __init__(self, asked: list[Asked], job: Job, at: float) -> None:
+        self.asked = asked  # those that were not refused
+        self.decided: list[tuple[Event, Command]] = []
+        self.job = job  # afterwards
+        self.at = at
+
+    def answer(self) -> None:
+        """Everybody who asked is told."""
+        for one in self.asked:
+            one.answer()
+
+
 class Actor:
     """The live form of one stream. `job`, `version` and `at` change only by a turn that was stored."""
 
@@ -50,16 +68,18 @@ class Actor:
         "at",
         "born_at",
         "effect",
+        "heard_at",
         "job",
+        "lane",
         "mailbox",
         "name",
-        "permit",
+        "place",
         "stream",
         "task",
         "tenant",
         "tried_at",
         "troubles",
-        "turning",
+        "turn",
         "version",
     )
 
@@ -69,13 +89,15 @@ class Actor:
         self.version = 0
         self.born_at = 0.0
         self.at = 0.0  # of the last event
-        self.mailbox: list[Asked] = []
-        self.turning: asyncio.Task[None] | None = None
+        self.mailbox: list[Asked] | None = None  # what waits for the end of the turn
+        self.turn: Turn | None = None  # the one that is being stored
         self.effect: Owed | None = None  # the one that is being performed
         self.task: asyncio.Task[None] | None = None
         self.troubles = 0  # effects in a row that came to nothing
         self.tried_at = 0.0  # when the last effect ended
-        self.permit: Lane | None = None  # a place at the provider that we hold
+        self.heard_at = 0.0  # when the provider last answered about it
+        self.lane: Lane | None = None  # where it has left timers
+        self.place: Places | None = None  # where it holds a place
 
     def replay(self, history: Sequence[Recorded]) -> None:
         """Become what the log says. Raises BadEvent, or anything where the events do not follow each other."""
@@ -86,36 +108,35 @@ class Actor:
         if history:
             self.version, self.born_at, self.at = history[-1].version, history[0].at, history[-1].at
 
-    async def turn(self, asked: Sequence[Asked], now: float, store: EventStore, token: int, fence: int) -> None:
-        """Decide, fold, append, answer: what cannot be folded is never written, what is not stored never answered."""
+    def decide(self, asked: Sequence[Asked], now: float) -> Turn:
+        """Decide and fold: what cannot be folded is never written. Raises whatever a bug raises."""
         now = max(now, self.at)  # time never falls in a stream
-        job, decided, answered = self.job, list[tuple[Event, Command]](), list[Asked]()
+        turn = Turn([], self.job, now)
         for one in asked:
             try:
-                events = decide(one.command, job, now)
+                events = decide(one.command, turn.job, now)
             except CommandRejected as error:
                 error.job_id = self.name
                 one.refuse(error)
                 continue
             for event in events:
-                job = evolve(job, event, now)
-            decided += [(event, one.command) for event in events]
-            answered.append(one)
-        if decided:
-            await self._append(decided, job, now, store, token, fence)
-            self.job = job
-        for one in answered:
-            one.answer()
+                turn.job = evolve(turn.job, event, now)
+                turn.decided.append((event, one.command))
+            turn.asked.append(one)
+        return turn
 
-    async def _append(
-        self, decided: list[tuple[Event, Command]], job: Job, now: float, store: EventStore, token: int, fence: int
-    ) -> None:
+    def write(self, turn: Turn, token: int, fence: int) -> Write:
+        """The turn as one append."""
         stream = Birth(self.name, KIND, self.tenant) if self.stream is None else self.stream
-        events = [codec.encode(event, now, cause) for event, cause in decided]
-        stored = await store.append(Write(stream, self.version, events, head_of(job), token, fence))
-        self.stream, self.version, self.at = stored.stream, self.version + len(events), now
-        self.born_at = self.born_at or now
-        for event, _ in decided:
+        events = [codec.encode(event, turn.at, cause) for event, cause in turn.decided]
+        return Write(stream, self.version, events, head_of(turn.job), token, fence)
+
+    def become(self, turn: Turn, stored: Stored) -> None:
+        """The turn is on disk."""
+        self.stream, self.job, self.at = stored.stream, turn.job, turn.at
+        self.version += len(turn.decided)
+        self.born_at = self.born_at or turn.at
+        for event, _ in turn.decided:
             level = _log.info if isinstance(event, _WORTH_TELLING) else _log.debug
             level(TYPES[type(event)], job=self.name)
 

@@ -1,99 +1,223 @@
-"""A lane is all that goes to one provider under one credential: its timers, its permits, and whether it is open.
+"""A lane is all that goes to one provider under one credential: who is due when, who may go now, and how it fares.
 
-One heap of packed integers a lane, and one timer for all of it: a waiting job costs an integer and a dictionary entry,
-no task and no closure.
+A waiting job costs an integer in one heap and an entry in one dictionary: no task, no closure, and one timer for all.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
+from collections import deque
 from collections.abc import Callable
 from math import inf
+from typing import Final
 
-TICK_S = 0.005  # wakes this close together are handed out together
-_STREAM_BITS = 32
+from rushes.faults import Code, Fault
+
+TICK_S: Final = 0.005  # wakes this close together are handed out together
+CALLS_AT_ONCE: Final = 64  # polls, look-ups, cancels, uploads
+FETCHES_AT_ONCE: Final = 8  # downloads of finished takes
+FAILURES_CLOSE: Final = 5  # in a row, whichever jobs they were about
+FAILURE_PAUSE_S: Final = (5.0, 300.0)  # the first, and the longest; each is twice the one before
+CREDENTIAL_PAUSE_S: Final = (60.0, 600.0)
+_UNHEALTHY: Final = frozenset[Code]({"provider_unavailable", "no_answer", "not_sent", "bad_answer"})
+_BUSY: Final = frozenset[Code]({"rate_limited", "quota_exceeded"})
+_OURS: Final = frozenset[Code]({"internal_error", "storage_failed"})
+_STREAM_BITS: Final = 32
+_HEARD_BITS: Final = 44
+_STREAM_MASK: Final = 2**_STREAM_BITS - 1
+_HEARD_MASK: Final = 2**_HEARD_BITS - 1
+
+Wake = Callable[["Lane", list[int]], None]
+
+
+class Places:
+    """So many may be at it at once. Who finds no place waits, is woken when one is kept for it, and comes again.
+
+    Whoever waited longest is next, so nobody starves; and a place belongs to one piece of work, so a job that is stuck
+    elsewhere holds none.
+    """
+
+    def __init__(self, at_once: int, wake: Callable[[list[int]], None], interval_s: float = 0.0) -> None:
+        """`interval_s`: the least time between two who are let go, where the provider has a rate limit."""
+        self.at_once = at_once
+        self.taken = 0
+        self._closed_until = self._paced_until = -inf  # on the loop's clock
+        self._wake, self._interval_s = wake, interval_s
+        self._line: deque[int] = deque()  # may hold some who left: `_waiting` says who counts
+        self._waiting: set[int] = set()
+        self._kept: set[int] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a place."""
+        return len(self._waiting)
+
+    @property
+    def _opens_at(self) -> float:
+        return max(self._closed_until, self._paced_until)
+
+    def take(self, stream: int) -> bool:
+        """A place now, or one in the line."""
+        now = _now()
+        if stream in self._kept:
+            self._kept.remove(stream)
+            if now >= self._closed_until:
+                return True
+            self.taken -= 1  # closed between the waking and the coming: first in the line again
+            self._line.appendleft(stream)
+            self._waiting.add(stream)
+        elif not self._waiting and self._has_room(now):
+            self._let_go(now)
+            return True
+        elif stream not in self._waiting:
+            self._line.append(stream)
+            self._waiting.add(stream)
+        self._arm(now)
+        return False
+
+    def free(self) -> None:
+        """Give one back: it is kept for whoever waited longest."""
+        self.taken -= 1
+        self._next()
+
+    def forget(self, stream: int) -> None:
+        """The stream has nothing to do here any more: what was kept for it goes to the next."""
+        self._waiting.discard(stream)
+        if stream in self._kept:
+            self._kept.remove(stream)
+            self.free()
+
+    def close_until(self, until: float) -> None:
+        """Let nobody go before then."""
+        self._closed_until = max(self._closed_until, until)
+
+    def stop(self) -> None:
+        """Wake nobody any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._line.clear()
+        self._waiting.clear()
+        self._kept.clear()
+
+    def _has_room(self, now: float) -> bool:
+        return self.taken < self.at_once and now >= self._opens_at
+
+    def _let_go(self, now: float) -> None:
+        self.taken += 1
+        self._paced_until = now + self._interval_s
+
+    def _next(self) -> None:
+        woken: list[int] = []
+        now = _now()
+        while self._waiting and self._has_room(now):
+            stream = self._line.popleft()
+            if stream in self._waiting:
+                self._waiting.remove(stream)
+                self._kept.add(stream)
+                self._let_go(now)
+                woken.append(stream)
+        self._arm(now)
+        if woken:
+            self._wake(woken)
+
+    def _arm(self, now: float) -> None:
+        """Where it is time that keeps them waiting, look again when it has passed."""
+        if self._timer is None and self._waiting and self.taken < self.at_once and self._opens_at > now:
+            self._timer = asyncio.get_running_loop().call_at(self._opens_at, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._next()
 
 
 class Lane:
-    """Timers and permits. Times here are the loop's own, so a clock that jumps moves no timer."""
+    """Timers, places and health. Times here are the loop's own, so a wall clock that jumps moves no timer."""
 
-    def __init__(self, name: str, permits: int, wake: Callable[[list[int]], None]) -> None:
+    def __init__(self, name: str, wake: Wake, *, sends_at_once: int, send_interval_s: float = 0.0) -> None:
+        """`wake` is told which streams are due, or may come for the place that is kept for them."""
         self.name = name
-        self.free_permits = permits
+        self.polls = self.ended = 0  # since we began
+        self.failures = 0  # in a row
+        self.refusals = 0  # of the credential, in a row
         self.closed_until = -inf
-        self._wake = wake
+        self.closed_by: Code | None = None  # why it was closed the last time
+        self._wake_up = wake
+        self.sends = Places(sends_at_once, self._wake, send_interval_s)
+        self.calls = Places(CALLS_AT_ONCE, self._wake)
+        self.fetches = Places(FETCHES_AT_ONCE, self._wake)
+        self._most_sends = sends_at_once
         self._heap: list[int] = []
-        self._due_ms: dict[int, int] = {}  # what counts; entries of the heap that disagree are stale
+        self._streams: dict[int, int] = {}  # when it is due, and when its provider was last heard, in one integer
+        self._last_of_many = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0
-        self._waiting: dict[int, None] = {}  # for a permit, in order
-        self._granted: set[int] = set()  # woken for a permit that is kept for them
 
-    def wake_at(self, stream: int, due: float) -> None:
-        """Wake the stream then, instead of whenever it was to be woken before; never while the lane is closed."""
-        due_ms = int(max(due, self.closed_until, 0.0) * 1000) + 1
-        if self._due_ms.get(stream) != due_ms:
-            self._due_ms[stream] = due_ms
+    # ── who is due ──
+
+    @property
+    def known(self) -> int:
+        """How many unfinished jobs have left a timer here."""
+        return len(self._streams)
+
+    def wake_at(self, stream: int, due: float, heard_at: float = 0.0) -> None:
+        """Wake the stream then, instead of whenever it was to be woken before.
+
+        Args:
+            stream: which.
+            due: on the loop's clock.
+            heard_at: when its provider was last heard, in seconds since 1970: kept for whoever loads the stream.
+        """
+        due_ms = int(max(due, 0.0) * 1000) + 1
+        known = self._streams.get(stream)
+        self._streams[stream] = due_ms << _HEARD_BITS | int(heard_at * 1000)
+        if known is None or known >> _HEARD_BITS != due_ms:
             heapq.heappush(self._heap, due_ms << _STREAM_BITS | stream)
+        if self._timer is None or due_ms < self._timer_ms:
+            self._arm()
+
+    def wake_many(self, streams: list[int], each_s: float) -> None:
+        """Wake many that were not known before, one after the other: behind those who were told so earlier."""
+        first = max(_now(), self._last_of_many)
+        self._last_of_many = first + len(streams) * each_s
+        dues = [int((first + n * each_s) * 1000) + 1 for n in range(len(streams))]
+        self._streams.update(zip(streams, [due << _HEARD_BITS for due in dues], strict=True))
+        self._heap += [due << _STREAM_BITS | stream for due, stream in zip(dues, streams, strict=True)]
+        heapq.heapify(self._heap)
         self._arm()
 
+    def heard_at(self, stream: int) -> float:
+        """When the stream's provider was last heard, as far as that was kept; else 0."""
+        return (self._streams.get(stream, 0) & _HEARD_MASK) / 1000
+
     def forget(self, stream: int) -> None:
-        """The stream wants nothing any more."""
-        self._due_ms.pop(stream, None)
-        self._waiting.pop(stream, None)
+        """The stream wants nothing here any more."""
+        self._streams.pop(stream, None)
         self.decline(stream)
 
-    def close_until(self, until: float) -> None:
-        """Grant nothing and wake nobody before then."""
-        self.closed_until = max(self.closed_until, until)
-
-    def take_permit(self, stream: int, now: float) -> bool:
-        """One permit, or a place in the queue for the next."""
-        if now < self.closed_until:
-            self.decline(stream)
-            self.wake_at(stream, self.closed_until)
-            return False
-        if stream in self._granted:
-            self._granted.remove(stream)
-            return True
-        if not self.free_permits:
-            self._waiting[stream] = None
-            return False
-        self.free_permits -= 1
-        return True
-
-    def free_permit(self) -> None:
-        """Give one back: it is kept for whoever waited longest, who is woken to take or decline it."""
-        if not self._waiting:
-            self.free_permits += 1
-            return
-        stream = next(iter(self._waiting))
-        del self._waiting[stream]
-        self._granted.add(stream)
-        self._wake([stream])
-
     def decline(self, stream: int) -> None:
-        """A permit that was kept for the stream goes to the next: it has nothing to send now."""
-        if stream in self._granted:
-            self._granted.remove(stream)
-            self.free_permit()
+        """It does not want to go now: places that were kept for it go to others."""
+        self.sends.forget(stream)
+        self.calls.forget(stream)
+        self.fetches.forget(stream)
 
     def stop(self) -> None:
         """Wake nobody any more."""
         if self._timer is not None:
             self._timer.cancel()
         self._heap.clear()
-        self._due_ms.clear()
-        self._waiting.clear()
-        self._granted.clear()
+        self._streams.clear()
+        for places in (self.sends, self.calls, self.fetches):
+            places.stop()
 
     def _arm(self) -> None:
-        while self._heap and not self._counts(self._heap[0]):
-            heapq.heappop(self._heap)
-        if not self._heap:
+        heap = self._heap
+        while heap and not self._counts(heap[0]):
+            heapq.heappop(heap)
+        if not heap:
             return
-        due_ms = self._heap[0] >> _STREAM_BITS
+        due_ms = heap[0] >> _STREAM_BITS
         if self._timer is not None:
             if self._timer_ms <= due_ms:
                 return
@@ -102,18 +226,61 @@ class Lane:
         self._timer = asyncio.get_running_loop().call_at(due_ms / 1000 + TICK_S, self._ring)
 
     def _counts(self, packed: int) -> bool:
-        return self._due_ms.get(packed & (2**_STREAM_BITS - 1)) == packed >> _STREAM_BITS
+        return self._streams.get(packed & _STREAM_MASK, 0) >> _HEARD_BITS == packed >> _STREAM_BITS
 
     def _ring(self) -> None:
         self._timer = None
-        now_ms = int(asyncio.get_running_loop().time() * 1000)
-        due: list[int] = []
-        while self._heap and self._heap[0] >> _STREAM_BITS <= now_ms:
-            packed = heapq.heappop(self._heap)
+        end = (int(_now() * 1000) + 1) << _STREAM_BITS
+        heap, due = self._heap, list[int]()
+        while heap and heap[0] < end:
+            packed = heapq.heappop(heap)
             if self._counts(packed):
-                stream = packed & (2**_STREAM_BITS - 1)
-                del self._due_ms[stream]
+                stream = packed & _STREAM_MASK
+                self._streams[stream] &= _HEARD_MASK  # due no more; when it was heard stays known
                 due.append(stream)
+        self._arm()
         if due:
             self._wake(due)
-        self._arm()
+
+    def _wake(self, streams: list[int]) -> None:
+        self._wake_up(self, streams)
+
+    # ── how it fares ──
+
+    def went_well(self) -> None:
+        """The provider answered, whatever it said."""
+        self.failures = self.refusals = 0
+        if self.sends.at_once != self._most_sends:
+            self.sends.at_once, self.calls.at_once = self._most_sends, CALLS_AT_ONCE
+
+    def went_wrong(self, fault: Fault, at: Places) -> None:
+        """What one job was told holds for all of them: the credential, the limits and the provider are the same."""
+        if fault.code == "authentication_failed":
+            self._close(fault.code, _pause_s(CREDENTIAL_PAUSE_S, self.refusals), self.sends, self.calls)
+            self.refusals += 1
+        elif fault.code in _UNHEALTHY:
+            self.failures += 1
+            if self.failures >= FAILURES_CLOSE:
+                pause_s = _pause_s(FAILURE_PAUSE_S, self.failures - FAILURES_CLOSE)
+                self._close(fault.code, pause_s, self.sends, self.calls)
+                self.sends.at_once = self.calls.at_once = 1  # when it opens again, one tries for all
+        elif fault.code not in _OURS:
+            self.went_well()
+            if fault.code in _BUSY and fault.retry_after_s:
+                self._close(fault.code, fault.retry_after_s, at)
+
+    def _close(self, code: Code, pause_s: float, *places: Places) -> None:
+        until = _now() + pause_s
+        for one in places:
+            one.close_until(until)
+        if until > self.closed_until:
+            self.closed_until, self.closed_by = until, code
+
+
+def _pause_s(bounds: tuple[float, float], times: int) -> float:
+    first, longest = bounds
+    return min(longest, first * 2.0 ** min(times, 20))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from rushes.actors import messages as m
 from rushes.actors.messages import Command, Owed, Queued, Running, Sent, Storing
+from rushes.actors.schedule import backoff_s
 from rushes.adapters.base import (
     Adapter,
     Broken,
@@ -32,20 +33,13 @@ from rushes.adapters.capabilities import estimate, route
 from rushes.assets import Assets, StorageTrouble, WrongSize, take_key
 from rushes.faults import Fault, RushesError
 from rushes.media import MediaTrouble, Unexamined
-from rushes.units import AssetRef, Clock, spread, submission_key
+from rushes.units import AssetRef, Clock, submission_key
 from rushes.video import Probe, Take, VideoSpec
 
 MAX_REFRESHES = 3  # of expired links, before a take counts as lost
 MAX_BAD_FILES = 5  # answers that are no video, before a take counts as lost
-FIRST_RETRY_S = 1.0
-LAST_RETRY_S = 300.0
 _log = structlog.get_logger("rushes")
 ProbeFile = Callable[[Path], Awaitable[Probe]]
-
-
-def backoff_s(job_id: str, tries: int, *salt: int) -> float:
-    """Seconds before try `tries` + 1: doubling, bounded, with jitter that a replay repeats."""
-    return min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(tries, 20)) * (0.5 + spread(job_id, tries, *salt))
 
 
 class Performer:
@@ -57,43 +51,51 @@ class Performer:
         self._adapters, self._transport, self._assets, self._clock = adapters, transport, assets, clock
         self._probe = probe
 
+    def perform_at_once(self, owed: Owed, job: m.Job, job_id: str) -> Command | None:
+        """Carry out an effect that needs nobody else; None where it does."""
+        try:
+            return self._at_once(owed, job, job_id)
+        except Exception as error:  # noqa: BLE001 - as below
+            return _bug(error, owed, job_id)
+
     async def perform(self, owed: Owed, job: m.Job, job_id: str, troubles: int) -> Command:
         """Carry out one effect. `troubles` counts the times in a row that this came to nothing."""
         try:
             return await self._perform(owed, job, job_id, troubles)
         except Exception as error:  # noqa: BLE001 - a bug in an adapter must not stop the system, nor lose a paid call
-            _log.error(
-                "effect.failed", job=job_id, effect=type(owed).__name__, error=type(error).__name__, exc_info=True
-            )
-            fault = Fault("internal_error", f"{type(error).__name__} while performing {type(owed).__name__}.")
-            if isinstance(owed, m.Send):
-                return m.RecordDoubt(attempt=owed.attempt, send=owed.send, fault=fault)
-            return m.RecordTrouble(fault=fault)
+            return _bug(error, owed, job_id)
 
-    async def _perform(self, owed: Owed, job: m.Job, job_id: str, troubles: int) -> Command:
+    def _at_once(self, owed: Owed, job: m.Job, job_id: str) -> Command | None:
         match owed, job:
-            case m.Prepare(), Queued():
-                return await self._prepare(job)
             case m.AskPermit(), Queued():
                 return self._permit(job, job_id, owed)
-            case m.Send(), Sent():
-                return await self._send(job, job_id)
-            case m.SendAgain(), Sent():
-                return await self._send_again(job, owed)
             case m.DeclareDoubt(), Sent():
                 lost = Fault("no_answer", "The process ended before the provider's answer was on disk.", retryable=True)
                 return m.RecordDoubt(attempt=owed.attempt, send=owed.send, fault=lost)
-            case m.Look(), Sent():
-                return await self._look(job, owed)
+            case ((m.WritePrompt() | m.Reserve()), Queued()):
+                denied = Fault("unsupported_feature", "This release neither writes prompts nor reserves budgets.")
+                return m.RecordDenied(attempt=job.attempt, fault=denied)
+            case m.AwaitCallback(), _:
+                return m.Wake()
+            case _:
+                return None
+
+    async def _perform(self, owed: Owed, job: m.Job, job_id: str, troubles: int) -> Command:
+        match owed, job:
             case m.Ask(), Running():
                 return await self._ask(job)
+            case m.Send(), Sent():
+                return await self._send(job, job_id)
+            case m.Prepare(), Queued():
+                return await self._prepare(job)
+            case m.SendAgain(), Sent():
+                return await self._send_again(job, owed)
+            case m.Look(), Sent():
+                return await self._look(job, owed)
             case m.CancelRemote(), Running():
                 return await self._cancel(job, poll_first=owed.poll_first)
             case m.Store(), Storing():
                 return await self._store(job, job_id, owed, troubles)
-            case ((m.WritePrompt() | m.Reserve()), Queued()):
-                denied = Fault("unsupported_feature", "This release neither writes prompts nor reserves budgets.")
-                return m.RecordDenied(attempt=job.attempt, fault=denied)
             case _:
                 return m.Wake()
 
@@ -236,6 +238,14 @@ class Performer:
                 return m.RecordTrouble(fault=fault)
             case _:
                 return lost
+
+
+def _bug(error: Exception, owed: Owed, job_id: str) -> Command:
+    _log.error("effect.failed", job=job_id, effect=type(owed).__name__, error=type(error).__name__, exc_info=error)
+    fault = Fault("internal_error", f"{type(error).__name__} while performing {type(owed).__name__}.")
+    if isinstance(owed, m.Send):
+        return m.RecordDoubt(attempt=owed.attempt, send=owed.send, fault=fault)
+    return m.RecordTrouble(fault=fault)
 
 
 def _spec(job: Queued) -> VideoSpec:

@@ -1,6 +1,10 @@
 """The actor system: wakes jobs, runs their turns, has their effects performed, and lets them sleep again.
 
-A job that waits costs a timer entry and nothing else; it is loaded when it is due or asked for. Effects belong to the
+A turn is a function and a commit: the commands that wait are decided together, their events are appended together, and
+the commit's own callback answers and looks at what is owed then. So a job has no task of its own; only an effect that
+waits for the outside has one, for as long as it waits.
+
+A job that waits costs a timer entry and nothing else: it is loaded when it is due or asked for. Effects belong to the
 system: whoever asked may go away, the effect goes on.
 """
 
@@ -9,31 +13,48 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import Final
+from functools import partial
+from itertools import islice
+from typing import Any, Final
 
 import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
 from rushes.actors import messages as m
-from rushes.actors.actor import KIND, Actor, Asked, is_users, lane_of
+from rushes.actors.actor import KIND, Actor, Asked, Turn, is_users, lane_of
 from rushes.actors.codec import BadEvent
 from rushes.actors.job import pending
-from rushes.actors.lanes import Lane
+from rushes.actors.lanes import Lane, Places
 from rushes.actors.messages import Command, Job, Owed
-from rushes.actors.perform import Performer, backoff_s
-from rushes.adapters.base import Adapter, Terms
-from rushes.eventstore.base import Damaged, EventStore, Recorded, StoreError, StoreUnavailable, Stream, WrongVersion
+from rushes.actors.perform import Performer
+from rushes.actors.schedule import due_at
+from rushes.adapters.base import Adapter
+from rushes.eventstore.base import (
+    Damaged,
+    EventStore,
+    Recorded,
+    StoreClosed,
+    Stored,
+    StoreError,
+    StoreUnavailable,
+    Stream,
+    WrongVersion,
+)
 from rushes.faults import NotFound, RushesError, Unavailable, Unreadable, damaged
-from rushes.units import Clock, spread
+from rushes.units import Clock
 
 MAX_MAILBOX: Final = 100  # users' commands; a report is never refused
+MAX_IDLE: Final = 8_192  # jobs that wait and are kept in memory all the same
 STORE_RETRY_S: Final = 1.0
 MAX_REPEATS: Final = 5  # turns in a row that found the log elsewhere
 LOAD_AT_ONCE: Final = 200  # due streams read in one statement
-CREDENTIAL_PAUSE_S: Final = 60.0  # a lane whose credential was refused
-DEFAULT_PERMITS: Final = 8
-LOOK_AGAIN_S: Final = 60.0  # when the schedule of look-ups is used up
+TAKE_UP_AT_ONCE: Final = 10_000  # unfinished jobs read at the start in one statement
+TAKE_UP_EACH_S: Final = 0.0002  # between their first wakes
+DEFAULT_SENDS_AT_ONCE: Final = 8
+_WAKE: Final = m.Wake()
+_PAID: Final = (m.Send, m.SendAgain)
+_CALLS: Final = (m.Ask, m.Look, m.CancelRemote, m.Prepare)
 _log = structlog.get_logger("rushes")
 
 
@@ -69,25 +90,39 @@ class System:
         self._rng = rng or random.SystemRandom()
         self._incarnation = f"{self._rng.getrandbits(63):016x}"
         self._live: dict[int, Actor] = {}
-        self._births: dict[str, Actor] = {}
+        self._names: dict[str, Actor] = {}  # the same by their public names, and those that are being born
+        self._idle: dict[int, None] = {}  # those of the live that only wait, the longest first
+        self._resting: dict[int, Unreadable] = {}  # jobs that a bug stopped, until the next start
         self._lanes: dict[str, Lane] = {}
-        self._begun: dict[str, set[tuple[int, int]]] = {}  # job → the (attempt, send)s that this system has begun
+        self._begun: dict[int, tuple[int, int]] = {}  # stream → the (attempt, send) that this system has begun
         self._repeats: dict[int, int] = {}  # stream → turns in a row that found the log elsewhere
-        self._heard: dict[int, float] = {}  # when a provider last answered about a stream
         self._contacts: dict[int, list[asyncio.Future[None]]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._work: set[asyncio.Future[Any]] = set()
         self._stopping = False
 
     # ── life ──
 
-    async def start(self) -> int:
-        """Take up every unfinished job; the answer is how many. Their first wakes are spread over a lane's interval."""
-        unfinished = await self.store.open_streams(KIND)
-        now = asyncio.get_running_loop().time()
+    async def start(self) -> None:
+        """Take up every unfinished job: the first of them now, the others while these are at work already."""
+        if after := await self._take_up(0):
+            self._spawn(self._take_up_all(after))
+
+    async def _take_up_all(self, after: int) -> None:
+        while after:
+            after = await self._take_up(after)
+
+    async def _take_up(self, after: int) -> int:
+        """Some of the unfinished jobs; the answer is the last of them, 0 where there are no more."""
+        unfinished = await self.store.open_streams(KIND, after, TAKE_UP_AT_ONCE)
+        by_lane: dict[str, list[int]] = {}
         for stream, lane in unfinished:
-            self._lane(lane).wake_at(stream, now + spread(str(stream)))
-        _log.info("system.started", unfinished=len(unfinished))
-        return len(unfinished)
+            if stream not in self._live:
+                by_lane.setdefault(lane, []).append(stream)
+        for lane, streams in by_lane.items():
+            self._lane(lane).wake_many(streams, TAKE_UP_EACH_S)
+        more = len(unfinished) == TAKE_UP_AT_ONCE
+        _log.info("jobs.taken_up", unfinished=len(unfinished), more=more)
+        return unfinished[-1][0] if more else 0
 
     async def stop(self, grace_s: float = 8.0) -> None:
         """Take no more commands, let paid calls end within the grace, drop everything else: it is owed again later."""
@@ -95,50 +130,59 @@ class System:
         for lane in self._lanes.values():
             lane.stop()
         for actor in self._live.values():
-            if actor.task is not None and not isinstance(actor.effect, m.Send | m.SendAgain):
+            if actor.task is not None and not isinstance(actor.effect, _PAID):
                 actor.task.cancel()
         loop = asyncio.get_running_loop()
         ends = loop.time() + grace_s
-        while self._tasks and loop.time() < ends:
-            wait_s = ends - loop.time()
-            done, _ = await asyncio.wait(self._tasks, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
-            self._tasks -= done  # their own callbacks may not have run yet
-        while self._tasks:
-            left = set(self._tasks)
-            for task in left:
-                task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
-            self._tasks -= left
+        while self._work and loop.time() < ends:
+            await asyncio.wait(self._work, timeout=ends - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+            self._work = {one for one in self._work if not one.done()}  # their own callbacks may not have run yet
+        while self._work:
+            left = set(self._work)
+            for one in left:
+                one.cancel()
+            await asyncio.wait(left)
+            self._work -= left
 
     # ── what others ask ──
 
-    async def generate(self, name: str, tenant: str, request: m.JobRequested) -> tuple[Snapshot, bool]:
-        """Begin the job of that name; True beside it says that it had begun before."""
-        while await self.store.find(name) is None:
-            born = self._births.get(name)
-            if born is not None:
-                await self._until_born(born)
-                return self._snapshot(born), True
-            actor = self._births[name] = Actor(name, tenant)
+    async def generate(
+        self, name: str, tenant: str, request: m.JobRequested, *, fresh: bool = False
+    ) -> tuple[Snapshot, bool]:
+        """Begin the job of that name; True beside it says that it had begun before. `fresh`: the name was just made."""
+        while True:
+            if (actor := self._names.get(name)) is not None:
+                if not actor.version:  # being born just now
+                    await self._tell_and_wait(actor, m.Poll())
+                return self._snapshot(actor), True
+            if not fresh and await self.store.find(name) is not None:
+                return await self.look(name), True
+            if name in self._names:
+                continue
+            actor = self._names[name] = Actor(name, tenant)
             try:
                 await self._tell_and_wait(actor, m.Generate(request=request))
             except WrongVersion:  # somebody was faster while we looked
+                fresh = False
                 continue
             return self._snapshot(actor), False
-        return await self.look(name), True
 
     async def ask(self, name: str, command: Command) -> Snapshot:
         """Have a job carry out a user's command; the answer is its state afterwards."""
-        actor = await self._actor_of(name)
+        while (actor := self._names.get(name)) is None:
+            stream = await self._stream(name)
+            if (resting := self._resting.get(stream.id)) is not None:
+                raise resting
+            for unreadable in await self._load([stream.id]):
+                raise unreadable
         await self._tell_and_wait(actor, command)
         return self._snapshot(actor)
 
     async def look(self, name: str) -> Snapshot:
-        """A job's state, without moving it."""
-        stream = await self._stream(name)
-        if (live := self._live.get(stream.id)) is not None and live.version:
+        """A job's state, without moving it: never older than what the log is known to have."""
+        if (live := self._names.get(name)) is not None and live.mailbox is None:
             return self._snapshot(live)
-        (found,) = await self.look_many([stream])
+        (found,) = await self.look_many([await self._stream(name)])
         if isinstance(found, Unreadable):
             raise found
         return found
@@ -151,16 +195,22 @@ class System:
     async def poll(self, name: str, timeout_s: float = 10.0) -> Snapshot:
         """Ask the provider now, once the job's minimum interval has passed since the last time; else what is known."""
         snapshot = await self.ask(name, m.Poll())
-        stream = await self._stream(name)
         if not isinstance(snapshot.job, m.Running):
             return snapshot
         if self._clock.now() - snapshot.heard_at < snapshot.job.started.terms.poll.min_s:
             return snapshot
+        stream = await self._stream(name)
         contact: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._contacts.setdefault(stream.id, []).append(contact)
-        self._lane(lane_of(snapshot.job)).wake_at(stream.id, asyncio.get_running_loop().time())
+        lane = self._lane(lane_of(snapshot.job))
+        lane.wake_at(stream.id, asyncio.get_running_loop().time(), lane.heard_at(stream.id))
         await asyncio.wait([contact], timeout=timeout_s)
         return await self.look(name)
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """Where jobs are served, by name."""
+        return [lane for _, lane in sorted(self._lanes.items())]
 
     # ── activation ──
 
@@ -168,20 +218,6 @@ class System:
         if (stream := await self.store.find(name)) is None or stream.kind != KIND:
             raise NotFound(f"There is no job {name}.", job_id=name)
         return stream
-
-    async def _actor_of(self, name: str) -> Actor:
-        if (born := self._births.get(name)) is not None:
-            await self._until_born(born)
-        stream = await self._stream(name)
-        for unreadable in await self._load([stream.id]):
-            raise unreadable
-        return self._live[stream.id]
-
-    async def _until_born(self, actor: Actor) -> None:
-        if actor.turning is not None:
-            await asyncio.wait([actor.turning])
-        if not actor.version:
-            raise Unavailable("The job could not be stored: try again.", job_id=actor.name)
 
     async def _load(self, ids: Sequence[int]) -> list[Unreadable]:
         """Make these live; what cannot be is said, and harms no other."""
@@ -194,16 +230,16 @@ class System:
             if isinstance(actor, Unreadable):
                 _log.error("job.unreadable", job=actor.job_id, detail=actor.detail)
                 unreadable.append(actor)
-            elif actor.stream is not None:
-                self._live.setdefault(actor.stream, actor)
+            elif actor.stream is not None and actor.stream not in self._live:
+                self._live[actor.stream] = self._names[actor.name] = actor
         return unreadable
 
     async def _replayed(self, streams: Sequence[Stream]) -> list[Actor | Unreadable]:
-        """Actors as the log says, read together; what is damaged or unknown is said in its place."""
         histories = await self.store.read_many([stream.id for stream in streams])
-        return [self._replay(stream, histories[stream.id]) for stream in streams]
+        return [self._resting.get(stream.id) or self._replay(stream, histories[stream.id]) for stream in streams]
 
     def _replay(self, stream: Stream, history: list[Recorded] | Damaged) -> Actor | Unreadable:
+        """One stream's actor. What goes wrong here is that stream's trouble alone."""
         if isinstance(history, Damaged):
             return damaged(stream.name, history.damage.version, history.damage.position)
         if not history or history[-1].version != len(history):
@@ -216,105 +252,146 @@ class System:
         except Exception as error:  # noqa: BLE001 - one job's trouble stays with that job
             detail = f"The events of {stream.name} do not follow each other ({type(error).__name__}): please report it."
             return Unreadable(detail, job_id=stream.name)
+        if (lane := self._lanes.get(lane_of(actor.job))) is not None:
+            actor.lane, actor.heard_at = lane, lane.heard_at(stream.id)
         return actor
 
-    def _wake(self, streams: list[int]) -> None:
-        """A lane's timer: these are due."""
-        if not self._stopping:
-            for start in range(0, len(streams), LOAD_AT_ONCE):
-                self._spawn(self._activate(streams[start : start + LOAD_AT_ONCE]))
+    def _wake(self, lane: Lane, streams: list[int]) -> None:
+        """A lane's timer: these are due; or a place is kept for them."""
+        if self._stopping:
+            return
+        asleep: list[int] = []
+        for stream in streams:
+            if (actor := self._live.get(stream)) is not None:
+                self._tell(actor, Asked(_WAKE))
+            else:
+                asleep.append(stream)
+        for start in range(0, len(asleep), LOAD_AT_ONCE):
+            self._spawn(self._activate(lane, asleep[start : start + LOAD_AT_ONCE]))
 
-    async def _activate(self, streams: list[int]) -> None:
+    async def _activate(self, lane: Lane, streams: list[int]) -> None:
         try:
             await self._load(streams)
         except StoreError as error:
             _log.error("store.failed", error=type(error).__name__, detail=str(error))
             again = asyncio.get_running_loop().time() + STORE_RETRY_S
             for stream in streams:
-                self._lane("").wake_at(stream, again)
+                lane.wake_at(stream, again)
             return
         for stream in streams:
             if (actor := self._live.get(stream)) is not None:
-                self._tell(actor, Asked(m.Wake()))
+                self._tell(actor, Asked(_WAKE))
             else:
-                self._leave_lanes(stream)
+                lane.forget(stream)
 
     # ── turns ──
 
     async def _tell_and_wait(self, actor: Actor, command: Command) -> None:
         if self._stopping:
             raise Unavailable("rushes is stopping: try again when it runs.", job_id=actor.name)
-        if len(actor.mailbox) >= MAX_MAILBOX:
+        if len(actor.mailbox or ()) >= MAX_MAILBOX:
             raise Unavailable("This job has too many commands waiting: try again in a moment.", job_id=actor.name)
         reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tell(actor, Asked(command, reply))
         await reply
 
     def _tell(self, actor: Actor, asked: Asked) -> None:
-        actor.mailbox.append(asked)
-        if actor.turning is None:
-            actor.turning = self._spawn(self._turns(actor))
+        if actor.mailbox is not None:
+            actor.mailbox.append(asked)
+        else:
+            self._turn(actor, [asked])
 
-    async def _turns(self, actor: Actor) -> None:
-        """Turn until the mailbox is empty, then settle what is owed, and sleep if nothing is."""
+    def _turn(self, actor: Actor, asked: list[Asked]) -> None:
+        """Decide; where something happened have it stored, else go straight on."""
+        actor.mailbox = []
+        self._idle.pop(actor.stream or 0, None)
         try:
-            while actor.mailbox:
-                asked, actor.mailbox = actor.mailbox, []
-                if not await self._turn(actor, asked):
-                    return
-        finally:
-            actor.turning = None
-        self._settle(actor)
-
-    async def _turn(self, actor: Actor, asked: list[Asked]) -> bool:
-        newborn = actor.stream is None
-        try:
-            await actor.turn(asked, self._clock.now(), self.store, self._rng.getrandbits(63), self._fence)
-        except StoreUnavailable as error:
-            self._keep_reports(actor, asked, error)
-            return False
-        except WrongVersion as error:
-            if actor.stream is None:
-                self._drop(actor, asked, error)
-            elif self._repeats.get(actor.stream, 0) < MAX_REPEATS:
-                self._reload(actor, actor.stream, asked)
-            else:
-                self._repeats.pop(actor.stream)
-                self._give_up_on(actor, asked, error)
-            return False
+            turn = actor.decide(asked, self._clock.now())
+            if turn.decided:
+                write = actor.write(turn, self._rng.getrandbits(63), self._fence)
+                storing = asyncio.ensure_future(self.store.append(write))
+                self._keep(storing)
+                storing.add_done_callback(partial(self._stored, actor, turn, asked))
+                return
         except Exception as error:  # noqa: BLE001 - one job's trouble stays with that job
+            self._not_stored(actor, asked, error)
+            return
+        turn.answer()
+        self._go_on(actor)
+
+    def _stored(self, actor: Actor, turn: Turn, asked: list[Asked], storing: asyncio.Future[Stored]) -> None:
+        error = StoreClosed("The wait was dropped.") if storing.cancelled() else storing.exception()
+        if error is None:
+            self._become(actor, turn, storing.result())
+        else:
+            self._not_stored(actor, asked, error)
+
+    def _not_stored(self, actor: Actor, asked: list[Asked], error: BaseException) -> None:
+        if isinstance(error, StoreUnavailable):
+            self._keep_reports(actor, asked, error)
+        elif isinstance(error, WrongVersion):
+            self._look_again(actor, asked, error)
+        elif self._stopping and isinstance(error, StoreClosed):
+            self._drop(actor, asked, error)
+        else:
             self._give_up_on(actor, asked, error)
-            return False
-        if newborn and actor.stream is not None:
-            self._live[actor.stream] = actor
-            self._births.pop(actor.name, None)
-        self._repeats.pop(actor.stream or 0, None)
-        return True
+
+    def _become(self, actor: Actor, turn: Turn, stored: Stored) -> None:
+        newborn = actor.stream is None
+        actor.become(turn, stored)
+        if newborn:
+            self._live[stored.stream] = actor
+        if isinstance(actor.job, m.Ended):
+            self._lane(lane_of(actor.job)).ended += 1
+        if not isinstance(actor.job, m.Submitting):
+            self._begun.pop(stored.stream, None)
+        self._repeats.pop(stored.stream, None)
+        turn.answer()
+        self._go_on(actor)
+
+    def _go_on(self, actor: Actor) -> None:
+        """Turn again if somebody spoke meanwhile, else see to what is owed."""
+        asked, actor.mailbox = actor.mailbox, None
+        if asked:
+            self._turn(actor, asked)
+            return
+        try:
+            self._settle(actor)
+        except Exception as error:  # noqa: BLE001 - one job's trouble stays with that job
+            self._give_up_on(actor, [], error)
 
     def _keep_reports(self, actor: Actor, asked: list[Asked], error: StoreUnavailable) -> None:
         """The disk does not take it. People can ask again; what a provider told us must not be lost."""
         _log.error("store.failed", job=actor.name, detail=str(error))
         for one in asked:
             one.refuse(Unavailable(f"The job's log cannot be written: {error}", job_id=actor.name))
-        actor.mailbox[:0] = [one for one in asked if not is_users(one.command)]
+        self._free_place(actor)  # a permit is asked for again: nobody else has to wait for our disk
         if actor.stream is None:
-            self._births.pop(actor.name, None)
+            self._drop(actor, [], error)
             return
+        kept = [one for one in asked if not is_users(one.command) and not isinstance(one.command, m.GrantPermit)]
+        actor.mailbox = kept + (actor.mailbox or [])
+        asyncio.get_running_loop().call_later(STORE_RETRY_S, self._retry, actor)
 
-        def again() -> None:
-            if actor.turning is None and not self._stopping:
-                actor.turning = self._spawn(self._turns(actor))
+    def _retry(self, actor: Actor) -> None:
+        if not self._stopping and self._live.get(actor.stream or 0) is actor:
+            self._go_on(actor)
 
-        asyncio.get_running_loop().call_later(STORE_RETRY_S, again)
-
-    def _reload(self, actor: Actor, stream: int, asked: list[Asked]) -> None:
+    def _look_again(self, actor: Actor, asked: list[Asked], error: WrongVersion) -> None:
         """The log is not where we thought: let go of what we hold, read again, and tell it all to what is there."""
-        _log.warning("turn.repeated", job=actor.name)
-        self._repeats[stream] = self._repeats.get(stream, 0) + 1
-        asked = asked + actor.mailbox
-        actor.mailbox = []
-        self._drop(actor, [], WrongVersion())
-        self._spawn(self._retell(actor, stream, asked))
+        stream = actor.stream
+        if stream is None:
+            self._drop(actor, asked, error)
+        elif self._repeats.get(stream, 0) >= MAX_REPEATS:
+            del self._repeats[stream]
+            self._give_up_on(actor, asked, error)
+        else:
+            _log.warning("turn.repeated", job=actor.name)
+            self._repeats[stream] = self._repeats.get(stream, 0) + 1
+            asked = asked + (actor.mailbox or [])
+            actor.mailbox = []
+            self._drop(actor, [], error)
+            self._spawn(self._retell(actor, stream, asked))
 
     async def _retell(self, old: Actor, stream: int, asked: list[Asked]) -> None:
         try:
@@ -324,22 +401,32 @@ class System:
             self._drop(old, asked, error)
             return
         for one in asked:
-            self._tell(self._live[stream], one)
+            self._tell(self._live.get(stream, old), one)
 
-    def _give_up_on(self, actor: Actor, asked: list[Asked], error: Exception) -> None:
-        """A bug, or damage: this job rests until the next start; no other is touched."""
+    def _give_up_on(self, actor: Actor, asked: list[Asked], error: BaseException) -> None:
+        """A bug, or a log that never fits: this job rests until the next start; no other is touched."""
         _log.error("turn.failed", job=actor.name, error=type(error).__name__, exc_info=error)
+        if actor.stream is not None:
+            detail = f"{actor.name} rests until rushes starts again: it could not act ({type(error).__name__}: {error})"
+            self._resting[actor.stream] = Unreadable(f"{detail}; please report it.", job_id=actor.name)
+            self._contacted(actor.stream)
         self._drop(actor, asked, error)
 
-    def _drop(self, actor: Actor, asked: list[Asked], error: Exception) -> None:
-        for one in asked + actor.mailbox:
-            known = isinstance(error, RushesError | StoreError)
-            one.refuse(error if known else Unavailable(f"The job could not act: {error}", job_id=actor.name))
-        actor.mailbox.clear()
-        self._free_permit(actor)
-        self._births.pop(actor.name, None)
+    def _drop(self, actor: Actor, asked: list[Asked], error: BaseException) -> None:
+        known = isinstance(error, RushesError | StoreError)
+        for one in asked + (actor.mailbox or []):
+            trouble = error if known else Unavailable(f"The job could not act: {error}", job_id=actor.name)
+            one.refuse(trouble)  # type: ignore[arg-type]  # both kinds are Exceptions
+        actor.mailbox = None
+        self._free_place(actor)
+        if self._names.get(actor.name) is not actor:  # another has its place already
+            return
+        del self._names[actor.name]
         if actor.stream is not None:
-            self._live.pop(actor.stream, None)
+            del self._live[actor.stream]
+            self._idle.pop(actor.stream, None)
+            if actor.lane is not None:
+                actor.lane.forget(actor.stream)
 
     # ── effects ──
 
@@ -349,135 +436,144 @@ class System:
             return
         owed = self._owed(actor)
         if actor.task is not None:
-            if owed != actor.effect and not isinstance(actor.effect, m.Send | m.SendAgain):
+            if owed != actor.effect and not isinstance(actor.effect, _PAID):
                 actor.task.cancel()  # its end settles again; a paid call is never torn down
             return
+        lane = self._lane(lane_of(actor.job))
+        if actor.lane is not lane:
+            if actor.lane is not None:
+                actor.lane.forget(actor.stream)
+            actor.lane = lane
         if not isinstance(owed, m.Send):
-            self._free_permit(actor)
+            self._free_place(actor)
         if owed is None:
-            self._forget(actor)
-        elif (due := self._due(actor, owed)) > asyncio.get_running_loop().time():
-            self._lane_of(actor).decline(actor.stream)
-            self._lane_of(actor).wake_at(actor.stream, due)
-            self._sleep(actor)
+            lane.forget(actor.stream)
+            self._contacted(actor.stream)
+            self._rest(actor)
+            return
+        now = self._clock.now()
+        tried_at = max(actor.tried_at, actor.heard_at)
+        wait_s = due_at(owed, actor.job, actor.name, tried_at=tried_at, troubles=actor.troubles, now=now) - now
+        if wait_s > 0 and not (isinstance(owed, m.Ask) and actor.stream in self._contacts):
+            lane.decline(actor.stream)
+            self._sleep(actor, lane, wait_s)
         else:
-            self._begin(actor, owed)
+            self._begin(actor, owed, lane)
 
     def _owed(self, actor: Actor) -> Owed | None:
         owed = pending(actor.job, self._incarnation)
         if not isinstance(owed, m.Send) or owed == actor.effect:
             return owed
-        begun = (owed.attempt, owed.send) in self._begun.get(actor.name, ())
+        begun = self._begun.get(actor.stream or 0) == (owed.attempt, owed.send)
         return pending(actor.job, None) if begun else owed  # begun here, and its report was lost
 
-    def _due(self, actor: Actor, owed: Owed) -> float:
-        """When to perform it, on the loop's clock: schedules come from the job's pinned terms."""
-        wall = self._clock.now()
-        return asyncio.get_running_loop().time() + max(self._due_at(actor, owed, wall) - wall, 0.0)
-
-    def _due_at(self, actor: Actor, owed: Owed, wall: float) -> float:
+    def _begin(self, actor: Actor, owed: Owed, lane: Lane) -> None:
         assert actor.stream is not None
-        tried_at = max(self._heard.get(actor.stream, 0.0), actor.tried_at)
-        pause_s = backoff_s(actor.name, actor.troubles - 1) if actor.troubles else 0.0
-        match owed:
-            case m.AskPermit(not_before=not_before):
-                return not_before
-            case m.Ask(accepted_at=accepted_at, deadline=deadline):
-                if actor.stream in self._contacts:
-                    return wall
-                interval_s = _terms(actor).poll.interval_s(wall - accepted_at)
-                return min(max(tried_at, accepted_at) + max(interval_s, pause_s), max(deadline, tried_at + pause_s))
-            case m.Look(since=since, until=until) | m.SendAgain(since=since, until=until):
-                looks = [since + after_s for after_s in _terms(actor).looks_s if since + after_s > max(tried_at, since)]
-                return min(looks[0] if looks else tried_at + LOOK_AGAIN_S, max(until, tried_at + pause_s))
-            case m.AwaitCallback(until=until):
-                return until
-            case _:
-                return actor.tried_at + pause_s if actor.troubles else wall
-
-    def _begin(self, actor: Actor, owed: Owed) -> None:
-        assert actor.stream is not None
-        lane = self._lane_of(actor)
-        if isinstance(owed, m.AskPermit):
-            if not lane.take_permit(actor.stream, asyncio.get_running_loop().time()):
-                self._sleep(actor)
+        places = _places(owed, lane)
+        if places is not None and actor.place is not places:
+            self._free_place(actor)
+            if not places.take(actor.stream):
+                self._wait_for_a_place(actor, lane)
                 return
-            actor.permit = lane
+            actor.place = places
+        report = self._performer.perform_at_once(owed, actor.job, actor.name)
+        if report is not None:
+            self._ended(actor, owed, report)
+            return
         if isinstance(owed, m.Send):
-            self._begun.setdefault(actor.name, set()).add((owed.attempt, owed.send))
-        self._leave_lanes(actor.stream)
+            self._begun[actor.stream] = owed.attempt, owed.send
+        self._idle.pop(actor.stream, None)
         actor.effect = owed
-        actor.task = self._spawn(self._effect(actor, owed, lane))
+        actor.task = self._spawn(self._effect(actor, owed))
 
-    async def _effect(self, actor: Actor, owed: Owed, lane: Lane) -> None:
+    async def _effect(self, actor: Actor, owed: Owed) -> None:
         """Perform, and tell the report; dropped or not, the effect counts as ended and what is owed is asked again."""
-        report: Command = m.Wake()
         try:
             report = await self._performer.perform(owed, actor.job, actor.name, actor.troubles)
-        finally:
-            self._ended(actor, owed, report, lane)
+        except asyncio.CancelledError:
+            report = _WAKE
+        actor.task = actor.effect = None
+        self._learn(actor, owed, report)
+        self._ended(actor, owed, report)
 
-    def _ended(self, actor: Actor, owed: Owed, report: Command, lane: Lane) -> None:
-        actor.task, actor.effect, actor.tried_at = None, None, self._clock.now()
-        assert actor.stream is not None
-        if isinstance(owed, m.Send):
-            self._free_permit(actor)
+    def _ended(self, actor: Actor, owed: Owed, report: Command) -> None:
+        actor.tried_at = self._clock.now()
         if isinstance(report, m.GrantPermit):
-            report = replace(report, incarnation=self._incarnation)
+            report = replace(report, incarnation=self._incarnation)  # and the place is kept for the send
+        else:
+            self._free_place(actor)
         if isinstance(report, m.RecordTrouble):
             actor.troubles += 1
             _log.warning("effect.troubled", job=actor.name, effect=type(owed).__name__, code=report.fault.code)
-            if report.fault.code == "authentication_failed":
-                lane.close_until(asyncio.get_running_loop().time() + CREDENTIAL_PAUSE_S)
         else:
             actor.troubles = 0
-            self._heard[actor.stream] = actor.tried_at
-        self._tell(actor, Asked(report))
+        assert actor.stream is not None
+        self._tell(self._live.get(actor.stream, actor), Asked(report))
         if isinstance(owed, m.Ask):
             self._contacted(actor.stream)
+
+    def _learn(self, actor: Actor, owed: Owed, report: Command) -> None:
+        """What the provider's answer to one job says about all of its lane."""
+        lane, places = actor.lane, None if actor.lane is None else _places(owed, actor.lane)
+        if lane is None or places is None or places is lane.fetches or isinstance(report, m.Wake):
+            return
+        if isinstance(owed, m.Ask):
+            lane.polls += 1
+        match report:
+            case (
+                m.RecordTrouble(fault=fault)
+                | m.RecordRefused(fault=fault)
+                | m.RecordDoubt(fault=fault)
+                | m.RecordDenied(fault=fault)
+            ):
+                lane.went_wrong(fault, places)
+            case _:
+                lane.went_well()
+                actor.heard_at = self._clock.now()
 
     def _contacted(self, stream: int) -> None:
         for contact in self._contacts.pop(stream, []):
             if not contact.done():
                 contact.set_result(None)
 
-    def _free_permit(self, actor: Actor) -> None:
-        if (lane := actor.permit) is not None:
-            actor.permit = None
-            lane.free_permit()
+    def _free_place(self, actor: Actor) -> None:
+        if (place := actor.place) is not None:
+            actor.place = None
+            place.free()
 
-    def _sleep(self, actor: Actor) -> None:
-        """Passivate: the log has all that matters."""
-        if not actor.troubles and actor.task is None and not actor.mailbox and actor.stream is not None:
-            self._live.pop(actor.stream, None)
+    # ── sleep ──
 
-    def _forget(self, actor: Actor) -> None:
-        """Nothing is owed any more."""
+    def _sleep(self, actor: Actor, lane: Lane, wait_s: float) -> None:
         assert actor.stream is not None
-        self._heard.pop(actor.stream, None)
-        self._begun.pop(actor.name, None)
-        self._contacted(actor.stream)
-        self._leave_lanes(actor.stream)
-        self._live.pop(actor.stream, None)
+        lane.wake_at(actor.stream, asyncio.get_running_loop().time() + wait_s, actor.heard_at)
+        self._rest(actor)
 
-    def _leave_lanes(self, stream: int) -> None:
-        for lane in self._lanes.values():
-            lane.forget(stream)
+    def _wait_for_a_place(self, actor: Actor, lane: Lane) -> None:
+        """A place comes when it comes; the time to start in may end before."""
+        if isinstance(actor.job, m.Queued):
+            self._sleep(actor, lane, max(0.0, actor.job.start_by - self._clock.now()))
+        else:
+            self._rest(actor)
+
+    def _rest(self, actor: Actor) -> None:
+        """Nothing moves. The log has all that matters, so whoever has waited longest may leave the memory."""
+        assert actor.stream is not None
+        self._idle[actor.stream] = None
+        if len(self._idle) > 2 * MAX_IDLE:
+            for stream in list(islice(self._idle, len(self._idle) - MAX_IDLE)):
+                del self._idle[stream], self._names[self._live.pop(stream).name]
 
     # ── small things ──
-
-    def _lane_of(self, actor: Actor) -> Lane:
-        return self._lane(lane_of(actor.job))
 
     def _lane(self, name: str) -> Lane:
         if (lane := self._lanes.get(name)) is None:
             adapter = self._adapters.get(name.partition("/")[0])
-            permits = adapter.capabilities.submits_at_once if adapter else DEFAULT_PERMITS
-            lane = self._lanes[name] = Lane(name, permits, self._wake)
+            sends_at_once = adapter.capabilities.submits_at_once if adapter else DEFAULT_SENDS_AT_ONCE
+            interval_s = adapter.capabilities.submit_interval_s if adapter else 0.0
+            lane = self._lanes[name] = Lane(name, self._wake, sends_at_once=sends_at_once, send_interval_s=interval_s)
         return lane
 
     def _snapshot(self, actor: Actor) -> Snapshot:
-        heard_at = self._heard.get(actor.stream or 0, actor.at)
         return Snapshot(
             name=actor.name,
             tenant=actor.tenant,
@@ -485,22 +581,29 @@ class System:
             version=actor.version,
             born_at=actor.born_at,
             at=actor.at,
-            heard_at=max(heard_at, actor.at),
+            heard_at=max(actor.heard_at, actor.at),
         )
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._keep(task)
         return task
+
+    def _keep(self, work: asyncio.Future[Any]) -> None:
+        """Stopping waits for it."""
+        self._work.add(work)
+        work.add_done_callback(self._work.discard)
+
+
+def _places(owed: Owed, lane: Lane) -> Places | None:
+    """Which places the effect is one of, if it is one of any."""
+    if isinstance(owed, _CALLS):
+        return lane.calls
+    if isinstance(owed, m.AskPermit | m.Send | m.SendAgain):
+        return lane.sends
+    return lane.fetches if isinstance(owed, m.Store) else None
 
 
 def _first_missing(history: Sequence[Recorded]) -> int:
     """The version that a stream lacks: a damaged number hides an event from its own stream."""
     return next((v for v, recorded in enumerate(history, 1) if recorded.version != v), len(history) + 1)
-
-
-def _terms(actor: Actor) -> Terms:
-    """What was pinned for the send that is being looked after."""
-    assert isinstance(actor.job, m.Sent)
-    return actor.job.started.terms

@@ -78,7 +78,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     base_url_env: str  # the environment variable that points it elsewhere (an emulator, a gateway)
     models: tuple[Model, ...]
     auth: Auth | None = None
-    submits_at_once: int = 8  # permits of a lane
+    submits_at_once: int = 8  # of one credential
+    submit_interval_s: float = 0.0  # the least time between two submits of one credential: a rate limit
     docs_url: str = ""
 
 

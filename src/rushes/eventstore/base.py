@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from typing import Protocol
 from zlib import crc32
@@ -177,7 +177,7 @@ class EventStore(Protocol):
         """The newest release of rushes that owned this log, as in 0.4.0; empty where none has said."""
         ...
 
-    async def append(self, write: Write) -> Stored:
+    def append(self, write: Write) -> Awaitable[Stored]:
         """Store the events durably, or raise and store none.
 
         A stream grows by `expected + 1 … n`. The same token and bytes again: success, with the old positions.
@@ -215,8 +215,8 @@ class EventStore(Protocol):
         """The rows of these streams; numbers that name none are left out."""
         ...
 
-    async def open_streams(self, kind: str) -> list[tuple[int, str]]:
-        """(stream, lane) of every unfinished stream."""
+    async def open_streams(self, kind: str, after: int = 0, limit: int | None = None) -> list[tuple[int, str]]:
+        """(stream, lane) of the unfinished streams with numbers above `after`, by number."""
         ...
 
     async def wait(self, after: int) -> None:

@@ -110,10 +110,11 @@ class MemoryStore:
         self._check_open()
         return {stream: self._rows[stream].public for stream in ids if stream in self._rows}
 
-    async def open_streams(self, kind: str) -> list[tuple[int, str]]:
+    async def open_streams(self, kind: str, after: int = 0, limit: int | None = None) -> list[tuple[int, str]]:
         """See EventStore."""
         self._check_open()
-        return [(row.id, row.head.lane) for row in self._rows.values() if row.birth.kind == kind and row.head.open]
+        rows = [row for row in self._rows.values() if row.birth.kind == kind and row.head.open and row.id > after]
+        return [(row.id, row.head.lane) for row in rows[:limit]]
 
     async def wait(self, after: int) -> None:
         """See EventStore."""

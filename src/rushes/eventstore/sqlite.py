@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from rushes.eventstore.base import (
     Recorded,
     StoreClosed,
     Stored,
+    StoreError,
     StoreUnavailable,
     Stream,
     Write,
@@ -215,15 +216,21 @@ class SqliteStore:
         """The last committed position."""
         return self._signal.position
 
-    async def append(self, write: Write) -> Stored:
-        """See EventStore. Without events: nothing is written, the answer is where the stream's last event is."""
-        self._check_open()
-        if self._writer is None:
-            raise StoreUnavailable(f"The log {self.path} was opened for reading only.")
-        size_bytes = size_of(write)
-        if not write.events:
-            return await self._head(write.stream)
-        return await self._writer.append(write, size_bytes)
+    def append(self, write: Write) -> Awaitable[Stored]:
+        """See EventStore. Without events: nothing is written, the answer is where the stream's last event is.
+
+        It is queued, or refused, when this returns: a caller needs no task to go on meanwhile.
+        """
+        try:
+            self._check_open()
+            if self._writer is None:
+                raise StoreUnavailable(f"The log {self.path} was opened for reading only.")
+            size_bytes = size_of(write)
+            return self._writer.append(write, size_bytes) if write.events else self._head(write.stream)
+        except StoreError as error:
+            refused: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
+            refused.set_exception(error)
+            return refused
 
     async def read(self, stream: int, after: int = 0, limit: int | None = None) -> list[Recorded]:
         """See EventStore."""
@@ -264,10 +271,10 @@ class SqliteStore:
         found = await self._read(partial(select_streams, where=where, values=(_numbers(ids),)))
         return {stream.id: stream for stream in found}
 
-    async def open_streams(self, kind: str) -> list[tuple[int, str]]:
+    async def open_streams(self, kind: str, after: int = 0, limit: int | None = None) -> list[tuple[int, str]]:
         """See EventStore."""
-        sql = "SELECT id, lane FROM streams WHERE kind = ? AND open = 1 ORDER BY id"
-        return await self._read(partial(rows_of, sql=sql, values=(kind,)))
+        sql = "SELECT id, lane FROM streams WHERE kind = ? AND open = 1 AND id > ? ORDER BY id LIMIT ?"
+        return await self._read(partial(rows_of, sql=sql, values=(kind, after, -1 if limit is None else limit)))
 
     async def wait(self, after: int) -> None:
         """See EventStore."""

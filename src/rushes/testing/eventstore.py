@@ -293,7 +293,7 @@ class EventStoreContract:
     async def test_a_field_that_cannot_be_stored_is_named_at_once(self, store: EventStore, bad: NewEvent) -> None:
         attempt = store.append(Write(Birth("job_1", "job", TENANT), 0, [*new_events(1), bad], OPEN, 1))
         with pytest.raises(BadWrite):
-            attempt.send(None)
+            next(attempt.__await__())
         assert await whole_log(store) == []
 
     @pytest.mark.parametrize("token", [-1, 2**63])
@@ -453,7 +453,7 @@ class EventStoreContract:
     async def test_too_large_is_refused_before_anything_waits(self, store: EventStore) -> None:
         attempt = store.append(more(77, 3, MAX_EVENTS + 1))
         with pytest.raises(TooLarge):
-            attempt.send(None)  # the first step, as a task would take it
+            next(attempt.__await__())  # the first step, as a task would take it
 
     async def test_the_largest_that_is_allowed(self, store: EventStore) -> None:
         fat = NewEvent("take.stored", 1, 0.0, b"x" * (MAX_EVENT_BYTES - 2), b"{}")
@@ -803,7 +803,10 @@ class EventStoreContract:
         await store.append(birth("job_2", head=ENDED))
         await store.append(birth("call_1", kind="call"))
         third = await store.append(birth("job_3", head=Head(open=True, lane="acme")))
-        assert sorted(await store.open_streams("job")) == [(first.stream, "local"), (third.stream, "acme")]
+        assert await store.open_streams("job") == [(first.stream, "local"), (third.stream, "acme")]
+        assert await store.open_streams("job", limit=1) == [(first.stream, "local")]
+        assert await store.open_streams("job", first.stream, 1) == [(third.stream, "acme")]
+        assert await store.open_streams("job", third.stream) == []
 
     # ── Following ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
