@@ -44,9 +44,10 @@ from rushes.faults import (
     bad,
 )
 from rushes.units import Billed
-from rushes.video import EventView, JobsFields, JobView, Page, UploadView, VideoRequest, jobs_query
+from rushes.video import EventView, JobsFields, JobView, Page, ProviderView, UploadView, VideoRequest, jobs_query
 
 SUBPROTOCOL: Final = "rushes.v1.json"
+_SPENDING: Final = ("/v1/jobs", "/resubmit", "/retry")  # where an answer that is lost may have cost money
 ANSWER_S: Final = 60.0
 SILENCE_S: Final = 30.0  # between two pieces of a file, and between two pings of a socket
 BLOCK_BYTES: Final = 256 * 1024
@@ -107,13 +108,7 @@ class Client:
             Conflict: the key stands for another request.
             ServerTrouble: no answer; with `billed` unknown the job may have begun: send it again under the same key.
         """
-        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        try:
-            async with self._answer("POST", "/v1/jobs", body=msgspec.json.encode(request), headers=headers) as reply:
-                return await _decoded(reply, JobView), "Idempotent-Replayed" in reply.headers
-        except ServerTrouble as error:
-            error.idempotency_key = idempotency_key
-            raise
+        return await self._begin("/v1/jobs", msgspec.json.encode(request), idempotency_key)
 
     async def show(self, job_id: str) -> JobView:
         """One job as it is now. Raises NotFound."""
@@ -137,6 +132,10 @@ class Client:
             stale=listing.stale,
         )
 
+    async def providers(self) -> list[ProviderView]:
+        """All providers that the server knows, and how their lanes fare."""
+        return (await self._ask("GET", "/v1/providers", _Listing[ProviderView])).data
+
     async def events(self, job_id: str, after: int = 0) -> list[EventView]:
         """The job's history behind a version."""
         query = {"after": str(after)}
@@ -146,6 +145,34 @@ class Client:
         """Ask for a stop; the view tells what became of it. `discard`: where nothing stops it, drop its take."""
         body = msgspec.json.encode({"discard": discard})
         return await self._ask("POST", f"{_path(job_id)}/cancel", JobView, body=body)
+
+    async def collect(self, job_id: str, *, handle: str | None = None) -> JobView:
+        """Have a parked job fetch what was paid; nothing is ever sent, or paid, for this.
+
+        `handle` is the provider's own id of the job, where the server does not know it. Raises CommandRejected.
+        """
+        body = msgspec.json.encode({"handle": handle})
+        return await self._ask("POST", f"{_path(job_id)}/collect", JobView, body=body)
+
+    async def resubmit(self, job_id: str, *, accept_cost: bool = False) -> JobView:
+        """Send a parked job again; `accept_cost`: it may be paid twice. Raises CommandRejected where it is not given.
+
+        A ServerTrouble with `billed` unknown says that it may have been sent: look at the job.
+        """
+        body = msgspec.json.encode({"accept_cost": accept_cost})
+        return await self._ask("POST", f"{_path(job_id)}/resubmit", JobView, body=body)
+
+    async def give_up(self, job_id: str) -> JobView:
+        """End a parked job; what may have been billed stays said. Raises CommandRejected where it is not parked."""
+        return await self._ask("POST", f"{_path(job_id)}/give-up", JobView)
+
+    async def retry(self, job_id: str, idempotency_key: str = "") -> tuple[JobView, bool]:
+        """Begin a new job, to be paid anew, with the request and the route of one that has ended. Raises as `submit`.
+
+        Raises:
+            CommandRejected: the old job has not ended; the message says what to do instead.
+        """
+        return await self._begin(f"{_path(job_id)}/retry", b"{}", idempotency_key)
 
     async def poll(self, job_id: str) -> JobView:
         """Ask the provider now; within the job's minimum interval, what is known, with its age."""
@@ -262,6 +289,15 @@ class Client:
 
     # ── how it is asked ──
 
+    async def _begin(self, path: str, body: bytes, idempotency_key: str) -> tuple[JobView, bool]:
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        try:
+            async with self._answer("POST", path, body=body, headers=headers) as reply:
+                return await _decoded(reply, JobView), "Idempotent-Replayed" in reply.headers
+        except ServerTrouble as error:
+            error.idempotency_key = idempotency_key
+            raise
+
     async def _ask(
         self,
         method: str,
@@ -286,7 +322,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[ClientResponse]:
         """A good answer; anything else raises what the server's own process would have raised."""
-        is_json = isinstance(body, bytes)
+        is_json, spends = isinstance(body, bytes), method == "POST" and path.endswith(_SPENDING)
         data = io.BytesIO(body) if isinstance(body, bytes) else body
         headers = ({"Content-Type": "application/json"} if is_json else {}) | dict(headers or {})
         try:
@@ -297,7 +333,10 @@ class Client:
                     raise await _error_in(reply)
                 yield reply
         except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
-            raise self._trouble(error, spends=(method, path) == ("POST", "/v1/jobs")) from error
+            raise self._trouble(error, spends=spends) from error
+        except ServerTrouble as error:
+            error.billed = "unknown" if spends else "no"
+            raise
 
     def _trouble(self, error: Exception, *, spends: bool = False) -> ServerTrouble:
         """What went wrong with the line, as one sentence."""
@@ -339,7 +378,7 @@ class _Problem(Struct):
     code: Code = "internal_error"
     field: str = ""
     errors: list[_ProblemError] = []
-    billed: Billed = "no"
+    billed: Billed | None = None  # frames do not say it
     job_id: str = ""
     idempotency_key: str = ""
 
@@ -397,7 +436,7 @@ _KINDS: Final[dict[Code, type[RushesError]]] = {
 def _error_of(problem: _Problem) -> RushesError:
     """The error that the server's own process would have raised."""
     error = _error_like(problem)
-    error.code, error.field, error.billed = problem.code, problem.field, problem.billed
+    error.code, error.field, error.billed = problem.code, problem.field, problem.billed or error.billed
     error.job_id, error.idempotency_key = problem.job_id, problem.idempotency_key
     return error
 
@@ -406,7 +445,7 @@ def _error_like(problem: _Problem) -> RushesError:
     if problem.errors:
         return BadRequest([Fault(one.code, one.detail, field=one.field) for one in problem.errors])
     if problem.job_id and problem.code not in _KINDS:
-        return JobFailed(Fault(problem.code, problem.detail), job_id=problem.job_id, billed=problem.billed)
+        return JobFailed(Fault(problem.code, problem.detail), job_id=problem.job_id, billed=problem.billed or "unknown")
     return _KINDS.get(problem.code, RushesError)(problem.detail)
 
 

@@ -13,7 +13,7 @@
     ├── Unreadable                   a stream that this release cannot replay
     └── ServerTrouble                a server we talk to answered something unexpected
 
-Every one says whether money was spent (`billed`), and what to do.
+Every one says what to do, and whether money was spent (`billed`): on the job that it names, or else by what was asked.
 """
 
 from __future__ import annotations
@@ -68,13 +68,22 @@ class RushesError(Exception):
     """Something went wrong in rushes; the subclass and `code` say what."""
 
     code: Code = "internal_error"
-    billed: Billed
+    billed: Billed = "no"
 
     def __init__(
-        self, detail: str = "", *, field: str = "", job_id: str = "", idempotency_key: str = "", billed: Billed = "no"
+        self,
+        detail: str = "",
+        *,
+        field: str = "",
+        job_id: str = "",
+        idempotency_key: str = "",
+        billed: Billed | None = None,
     ) -> None:
+        """`billed`: None for what is usual of this class."""
         super().__init__(detail or (type(self).__doc__ or "").strip().split("\n")[0])
-        self.field, self.job_id, self.idempotency_key, self.billed = field, job_id, idempotency_key, billed
+        self.field, self.job_id, self.idempotency_key = field, job_id, idempotency_key
+        if billed is not None:
+            self.billed = billed
 
     @property
     def detail(self) -> str:
@@ -160,6 +169,7 @@ class Unreadable(RushesError):
     """This release cannot replay the stream: a newer one wrote it, or it is damaged. Other jobs are not affected."""
 
     code: Code = "unreadable"
+    billed: Billed = "unknown"
 
 
 def damaged(job_id: str, version: int, position: int) -> Unreadable:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import random
+import re
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
@@ -19,6 +20,7 @@ from msgspec.structs import replace
 from rushes.actors import messages as m
 from rushes.actors.actor import KIND
 from rushes.actors.job import PHASE_WORDS, phase_word
+from rushes.actors.lanes import Lane
 from rushes.actors.messages import Job as State
 from rushes.actors.system import Snapshot, System
 from rushes.actors.words import billed_word, status_word
@@ -27,9 +29,9 @@ from rushes.adapters.capabilities import Model, estimate, normalise, route
 from rushes.assets import Assets
 from rushes.eventstore.base import Damaged, EventStore, Recorded, Stream
 from rushes.eventstore.follow import follow
-from rushes.faults import BadRequest, Conflict, Fault, JobFailed, NotFound, Unreadable, bad, damaged
+from rushes.faults import BadRequest, CommandRejected, Conflict, Fault, JobFailed, NotFound, Unreadable, bad, damaged
 from rushes.media import MediaTrouble
-from rushes.units import DEFAULT_TENANT, AssetRef, Clock, fresh_job_id, keyed_job_id, utc
+from rushes.units import DEFAULT_TENANT, AssetRef, Clock, Handle, fresh_job_id, keyed_job_id, utc
 from rushes.video import (
     OPERATIONS,
     UNREADABLE,
@@ -41,8 +43,10 @@ from rushes.video import (
     JobsFields,
     JobsQuery,
     JobView,
+    LaneView,
     MediaInput,
     Page,
+    ProviderView,
     Take,
     TakeView,
     Target,
@@ -56,6 +60,8 @@ from rushes.video import (
 
 MAX_IMAGE_BYTES: Final = 20 * 2**20
 MAX_UPLOAD_BYTES: Final = 200 * 2**20
+MAX_KEY: Final = 255
+_HANDLE: Final = re.compile(r"[A-Za-z0-9][\w.~:/=+@-]{0,299}", re.ASCII)  # it becomes part of an address
 START_WITHIN_S: Final = 24 * 3600.0
 Image = str | bytes | Path
 Fetch = Callable[[str, int], Awaitable[bytes]]
@@ -73,6 +79,7 @@ class Doors(Struct, frozen=True, kw_only=True):
     announce: Callable[[str], None] = lambda _: None  # tells other processes our address
 
 
+Routed = tuple[Adapter, Target, Model]
 Key = tuple[float, int]  # a job's place in a list: the time it is ordered by, and its stream
 
 
@@ -106,6 +113,10 @@ class Studio:
         self._jobs, self._doors, self._rng = jobs, doors, rng or random.SystemRandom()
         self.announce = doors.announce
 
+    async def stop(self, grace_s: float) -> None:
+        """Take no more commands and let paid calls end within the grace: what is looked at still answers."""
+        await self._system.stop(grace_s)
+
     # ── making ──
 
     async def generate(
@@ -135,15 +146,62 @@ class Studio:
             raise bad(unknown[0], f"There is no field {unknown[0]!r}. The fields are: {known}.")
         if image is not None:
             fields["inputs"] = (*fields.get("inputs", ()), await self._as_input(image))
-        view, _ = await self.submit(VideoRequest(prompt=prompt, **fields), idempotency_key, tenant)
-        return self.job(view.id)
+        view, replayed = await self.submit(VideoRequest(prompt=prompt, **fields), idempotency_key, tenant)
+        return Job(self, view.id, replayed=replayed)
 
     async def submit(
         self, request: VideoRequest, idempotency_key: str = "", tenant: str = DEFAULT_TENANT
     ) -> tuple[JobView, bool]:
-        """Begin the job of a request; True beside it says that its key had begun it before. Raises as `generate`."""
+        """Begin the job of a request; True beside it says that its key had begun it before. Raises as `generate`.
+
+        A request that was sent before under its key is known by its own bytes: nothing that it names is fetched again.
+        """
         request = checked(request)
-        adapter, target, model = self._route(request.model or self._doors.default_model)
+        if not idempotency_key:
+            return await self._begin(await self._requested(request), "", tenant)
+        sent = _digest(request)
+        if (known := await self._sent_before(sent, idempotency_key, tenant)) is not None:
+            return known, True
+        try:
+            requested = await self._requested(request)
+        except BadRequest:
+            if (known := await self._sent_before(sent, idempotency_key, tenant)) is not None:
+                return known, True  # its twin was luckier with the same address
+            raise
+        pictures = [[given.role, given.asset.sha256] for given in requested.spec.inputs]
+        content = _digest([replace(request, inputs=()), pictures])
+        requested = replace(requested, idempotency_key=idempotency_key, sent_sha256=sent, body_sha256=content)
+        return await self._begin(requested, idempotency_key, tenant)
+
+    async def retry(self, job_id: str, idempotency_key: str = "", tenant: str = DEFAULT_TENANT) -> tuple[JobView, bool]:
+        """Begin a new job, to be paid anew, with the request and the route of one that has ended: its `parent`.
+
+        True beside the view says that the key had begun it before.
+
+        Raises:
+            CommandRejected: the old job has not ended; the message says what to do instead.
+            BadRequest: what it asked for cannot be run any more.
+            Conflict: the key stands for another request.
+        """
+        snapshot = _mine(await self._system.look(job_id), tenant)
+        _refuse_unended(snapshot)
+        digest = _digest(["retry", job_id])
+        if idempotency_key and (known := await self._sent_before(digest, idempotency_key, tenant)) is not None:
+            return known, True
+        old = _facts(snapshot.job).requested
+        routed = [self._route(f"{target.provider}/{target.model}") for target in old.route]
+        for _, _, model in routed:
+            normalise(old.spec, model)  # what was offered then may not be any more
+        requested = self._request(old.spec, routed)
+        requested = replace(requested, parent=job_id, at_least_once=old.at_least_once)
+        if idempotency_key:
+            requested = replace(requested, idempotency_key=idempotency_key, sent_sha256=digest, body_sha256=digest)
+        return await self._begin(requested, idempotency_key, tenant)
+
+    async def _requested(self, request: VideoRequest) -> m.JobRequested:
+        """The request in its model's terms, and its media ours. Raises BadRequest."""
+        routed = self._route(request.model or self._doors.default_model)
+        model = routed[2]
         spec = VideoSpec(
             **{name: getattr(request, name) for name in Config.__struct_fields__},
             prompt=request.prompt,
@@ -153,44 +211,55 @@ class Studio:
         roles = tuple(Input(role=given.role, asset=_UNSEEN) for given in request.inputs)
         normalise(replace(spec, inputs=roles), model)  # refuse what needs no look at the pictures
         spec = replace(spec, inputs=tuple([await self._keep(n, given) for n, given in enumerate(request.inputs)]))
-        digest = _digest(request, spec)
         spec = normalise(spec, model)
         if spec.seed is None and model.draws_seed and "seed" in model.fields:
             spec = replace(spec, seed=self._rng.randrange(model.max_seed + 1))
-        target = replace(target, price=estimate(spec, model))
-        now = self._clock.now()
-        requested = m.JobRequested(
-            spec=spec,
-            route=(target,),
-            needs=("prepare",) if needs_prepare(adapter, spec, target) else (),
-            start_by=now + START_WITHIN_S,
-            body_sha256=digest,
-            idempotency_key=idempotency_key,
-        )
-        if not idempotency_key:
-            name = fresh_job_id(now, self._rng.getrandbits(74))
-            snapshot, _ = await self._system.generate(name, tenant, requested)
-            return self.view(snapshot), False
-        return await self._submit_keyed(requested, idempotency_key, tenant)
+        return self._request(spec, [routed])
 
-    async def _submit_keyed(self, requested: m.JobRequested, key: str, tenant: str) -> tuple[JobView, bool]:
-        """The key names the job, so asking twice finds it. A job that ended before anything was sent gives it back."""
-        if len(key) > 255:
-            raise bad("Idempotency-Key", "An idempotency key may have 255 characters.")
+    def _request(self, spec: VideoSpec, routed: Sequence[Routed]) -> m.JobRequested:
+        adapter, target, _ = routed[0]
+        return m.JobRequested(
+            spec=spec,
+            route=tuple(replace(target, price=estimate(spec, model)) for _, target, model in routed),
+            needs=("prepare",) if needs_prepare(adapter, spec, target) else (),
+            start_by=self._clock.now() + START_WITHIN_S,
+        )
+
+    async def _begin(self, requested: m.JobRequested, key: str, tenant: str) -> tuple[JobView, bool]:
+        """Without a key a new job. A key names the job, so asking twice finds it."""
+        if not key:
+            name = fresh_job_id(self._clock.now(), self._rng.getrandbits(74))
+            snapshot, _ = await self._system.generate(name, tenant, requested, fresh=True)
+            return self.view(snapshot), False
         earlier = 0
         while True:
-            name = keyed_job_id(tenant, key, earlier)
-            snapshot, existed = await self._system.generate(name, tenant, requested)
-            if not existed:
-                return self.view(snapshot), False
-            if isinstance(snapshot.job, m.Ended) and not snapshot.job.ever_sent:
-                earlier += 1
-                continue
-            if _facts(snapshot.job).requested.body_sha256 != requested.body_sha256:
-                raise Conflict(idempotency_key=key, job_id=name)
-            return self.view(snapshot), True
+            snapshot, existed = await self._system.generate(keyed_job_id(tenant, key, earlier), tenant, requested)
+            if not (existed and _gives_its_key_back(snapshot.job)):
+                break
+            earlier += 1
+        if existed and not _is_the_same(requested, _facts(snapshot.job).requested):
+            raise Conflict(idempotency_key=key, job_id=snapshot.name, billed=billed_word(snapshot.job))
+        return self.view(snapshot), existed
 
-    def _route(self, wanted: str) -> tuple[Adapter, Target, Model]:
+    async def _sent_before(self, sent_sha256: str, key: str, tenant: str) -> JobView | None:
+        """The job that exactly this began under the key. Raises BadRequest where that is no key."""
+        _check_key(key)
+        earlier = 0
+        while True:
+            try:
+                snapshot = await self._system.look(keyed_job_id(tenant, key, earlier))
+            except NotFound:
+                return None
+            if not _gives_its_key_back(snapshot.job):
+                break
+            earlier += 1
+        if _facts(snapshot.job).requested.sent_sha256 != sent_sha256:
+            return None
+        if not isinstance(snapshot.job, m.Ended):
+            snapshot = await self._system.ask(snapshot.name, m.Poll())  # it is taken up, if it was not
+        return self.view(snapshot)
+
+    def _route(self, wanted: str) -> Routed:
         provider, model = route(wanted, self._adapters)
         adapter = self._adapters[provider]
         if (reason := self._doors.unavailable(provider)) is not None:
@@ -363,14 +432,58 @@ class Studio:
                 if view.ended:
                     return
 
+    async def providers(self) -> list[ProviderView]:
+        """All providers that can be named, and how their lanes fare here."""
+        lanes: dict[str, list[LaneView]] = {name: [] for name in self._adapters}
+        for lane in self._system.lanes:
+            provider, _, credential = lane.name.partition("/")
+            lanes.setdefault(provider, []).append(_lane_view(lane, credential, self._clock.now()))
+        return [ProviderView(name=name, lanes=its) for name, its in sorted(lanes.items())]
+
     # ── steering ──
 
     async def cancel(
         self, job_id: str, *, by: str = "user", discard: bool = False, tenant: str = DEFAULT_TENANT
     ) -> JobView:
         """Ask for a stop; the view tells what became of it. `discard`: where nothing stops it, drop its take."""
+        return await self._command(job_id, m.Cancel(by=by, discard=discard), tenant)
+
+    async def collect(self, job_id: str, *, handle: str | None = None, tenant: str = DEFAULT_TENANT) -> JobView:
+        """Have a parked job fetch what was paid; nothing is ever sent, or paid, for this.
+
+        A job that is under way, or has its takes, answers as it is.
+
+        Args:
+            job_id: which job.
+            handle: the provider's own id of the job, where it is not known here.
+            tenant: whose job it is.
+
+        Raises:
+            CommandRejected: the job has ended without a take, or `handle` is missing or out of place.
+        """
+        given = None if handle is None else Handle(_checked_handle(handle))
+        return await self._command(job_id, m.Collect(handle=given), tenant)
+
+    async def resubmit(self, job_id: str, *, accept_cost: bool = False, tenant: str = DEFAULT_TENANT) -> JobView:
+        """Send a parked job again.
+
+        Args:
+            job_id: which job.
+            accept_cost: that it may be paid twice.
+            tenant: whose job it is.
+
+        Raises:
+            CommandRejected: the job is not parked, or the cost was not accepted; the message says what may be paid.
+        """
+        return await self._command(job_id, m.Resubmit(accept_cost=accept_cost), tenant)
+
+    async def give_up(self, job_id: str, *, by: str = "user", tenant: str = DEFAULT_TENANT) -> JobView:
+        """End a parked job; what may have been billed stays said. Raises CommandRejected where it is not parked."""
+        return await self._command(job_id, m.GiveUp(by=by), tenant)
+
+    async def _command(self, job_id: str, command: m.Command, tenant: str) -> JobView:
         await self._stream(job_id, tenant)
-        return self.view(await self._system.ask(job_id, m.Cancel(by=by, discard=discard)))
+        return self.view(await self._system.ask(job_id, command))
 
     async def poll(self, job_id: str, tenant: str = DEFAULT_TENANT) -> JobView:
         """Ask the provider now; within the job's minimum interval, what is known, with its age."""
@@ -381,7 +494,7 @@ class Studio:
         """Copy a take out of the studio. Raises NotFound while there is none."""
         view = await self.show(job_id, tenant)
         if not 0 <= take < len(view.takes):
-            raise NotFound(f"Job {job_id} has no take {take}: it is {view.phase}.", job_id=job_id)
+            raise NotFound(f"Job {job_id} has no take {take}: it is {view.phase}.", job_id=job_id, billed=view.billed)
         try:
             return Path(await asyncio.to_thread(shutil.copyfile, view.takes[take].path, path))
         except OSError as error:
@@ -395,6 +508,7 @@ class Studio:
         now = self._clock.now()
         return JobView(
             id=snapshot.name,
+            parent=facts.requested.parent,
             status=status_word(job),
             phase=phase_word(job),
             version=snapshot.version,
@@ -410,7 +524,7 @@ class Studio:
             eta_seconds=_eta_s(job, now),
             cancel_requested=isinstance(job, m.Sent) and job.cancel is not None,
             attention=ATTENTION[job.reason] if isinstance(job, m.Parked) else "",
-            note=job.refused.detail if isinstance(job, m.Queued) and job.refused else "",
+            note=_note(job, snapshot.trouble),
             billed=billed_word(job),
             cost=job.cost if isinstance(job, m.Succeeded) else None,
             error=_error(job),
@@ -440,8 +554,9 @@ class Result(Struct, frozen=True, kw_only=True):
 class Job:
     """One job, for programs: look at it, follow it, stop it, have its result."""
 
-    def __init__(self, studio: Studio, job_id: str) -> None:
-        self.id = job_id
+    def __init__(self, studio: Studio, job_id: str, *, replayed: bool = False) -> None:
+        """`replayed`: its idempotency key had begun it before."""
+        self.id, self.replayed = job_id, replayed
         self._studio = studio
 
     async def state(self) -> JobView:
@@ -475,6 +590,23 @@ class Job:
         """Ask for a stop."""
         return await self._studio.cancel(self.id, discard=discard)
 
+    async def collect(self, *, handle: str | None = None) -> JobView:
+        """Have a parked job fetch what was paid; `handle` is the provider's id, where it is not known here."""
+        return await self._studio.collect(self.id, handle=handle)
+
+    async def resubmit(self, *, accept_cost: bool = False) -> JobView:
+        """Send a parked job again; `accept_cost`: it may be paid twice."""
+        return await self._studio.resubmit(self.id, accept_cost=accept_cost)
+
+    async def give_up(self) -> JobView:
+        """End a parked job."""
+        return await self._studio.give_up(self.id)
+
+    async def retry(self, idempotency_key: str = "") -> Job:
+        """Begin a new job with the request of this one, which has ended."""
+        view, replayed = await self._studio.retry(self.id, idempotency_key)
+        return Job(self._studio, view.id, replayed=replayed)
+
     async def poll(self) -> JobView:
         """Ask the provider now."""
         return await self._studio.poll(self.id)
@@ -488,12 +620,21 @@ class Job:
 # ── from phases to words ──────────────────────────────────────────────────────────────────────────────────────────────
 
 ATTENTION: Final[dict[m.ParkReason, str]] = {
-    "in_doubt": "It is not known whether the provider took the job, nor whether it is billed: "
-    "see the provider's own list; a cancel ends it here.",
-    "detached": "The provider did not finish in time; it may still, and may bill.",
-    "gone": "The provider no longer knows this job.",
-    "credential": "The provider refuses the key that this job was made with.",
+    "in_doubt": "It is not known whether the provider took the job, nor whether it is billed. Where the provider's own "
+    "list has it, `collect` with its id as `handle` fetches it; `resubmit` sends it again and may be paid twice; "
+    "`give-up` ends it here.",
+    "detached": "The provider did not finish in time; it may still, and may bill. `collect` asks it again and fetches "
+    "the video; `resubmit` sends the job again and may be paid twice; `give-up` ends it here.",
+    "gone": "The provider no longer knows this job, and may have billed it. `collect` asks it again, also under "
+    "another id given as `handle`; `resubmit` sends the job again and may be paid twice; `give-up` ends it here.",
+    "credential": "The provider refuses the key that this job was made with. Once the key works again, `collect` "
+    "fetches the video; `resubmit` sends the job again and may be paid twice; `give-up` ends it here.",
 }
+_UNENDED: Final = "Job {0} is {1} and has not ended: wait for it, or cancel it; a retry would be a second, paid job."
+_UNDECIDED: Final = (
+    "Job {0} is parked, and the provider may still make and bill it: a retry would be a second, paid job beside it. "
+    "Decide first: `collect` fetches it, `resubmit` sends it again, `give-up` ends it."
+)
 _UNSEEN = AssetRef("", "", 0, "")
 
 
@@ -532,6 +673,31 @@ def _error(job: State) -> FaultView | None:
             return None
 
 
+def _lane_view(lane: Lane, credential: str, now: float) -> LaneView:
+    closed_for_s = lane.closed_for_s
+    return LaneView(
+        credential=credential,
+        open=not closed_for_s,
+        closed_until=utc(now + closed_for_s) if closed_for_s else None,
+        closed_by=lane.closed_by or "",
+        sending=lane.sends.taken,
+        waiting=lane.sends.waiting,
+        calling=lane.calls.taken,
+        fetching=lane.fetches.taken,
+        jobs=lane.known,
+        ended=lane.ended,
+        polls=lane.polls,
+        polls_per_job=round(lane.polls / lane.ended, 1) if lane.ended else None,
+    )
+
+
+def _note(job: State, trouble: Fault | None) -> str:
+    if isinstance(job, m.Ended | m.Parked):
+        return ""
+    fault = trouble or (job.refused if isinstance(job, m.Queued) else None)
+    return "" if fault is None else fault.detail
+
+
 def _takes(job: State) -> Sequence[Take]:
     match job:
         case m.Succeeded(takes=takes):
@@ -540,6 +706,13 @@ def _takes(job: State) -> Sequence[Take]:
             return stored
         case _:
             return ()
+
+
+def _refuse_unended(snapshot: Snapshot) -> None:
+    if not isinstance(job := snapshot.job, m.Ended):
+        sentence = _UNDECIDED if isinstance(job, m.Parked) else _UNENDED
+        detail = sentence.format(snapshot.name, phase_word(job).replace("_", " "))
+        raise CommandRejected(detail, job_id=snapshot.name, billed=billed_word(job))
 
 
 def _mine(snapshot: Snapshot, tenant: str) -> Snapshot:
@@ -558,11 +731,30 @@ def _failure(view: JobView) -> JobFailed:
     return JobFailed(fault, job_id=view.id, billed=view.billed)
 
 
-def _digest(request: VideoRequest, spec: VideoSpec) -> str:
-    """What makes two requests the same: every field as sent, and pictures by what they hold, not where they lay."""
-    pictures = [[given.role, given.asset.sha256] for given in spec.inputs]
-    body = msgspec.json.encode([replace(request, inputs=()), pictures], order="deterministic")
-    return hashlib.sha256(body).hexdigest()
+def _digest(what: object) -> str:
+    """The same for whatever is the same once it is decoded: spelling and order in the JSON do not count."""
+    return hashlib.sha256(msgspec.json.encode(what, order="deterministic")).hexdigest()
+
+
+def _is_the_same(asked: m.JobRequested, known: m.JobRequested) -> bool:
+    """Two requests are the same as they were sent, or where pictures count by what they hold, not where they lie."""
+    return asked.sent_sha256 == known.sent_sha256 or asked.body_sha256 == known.body_sha256
+
+
+def _gives_its_key_back(job: State) -> bool:
+    """It ended before anything was sent: the key may stand for a new job."""
+    return isinstance(job, m.Ended) and not job.ever_sent
+
+
+def _check_key(key: str) -> None:
+    if len(key) > MAX_KEY or not key.isprintable() or not key.strip():
+        raise bad("Idempotency-Key", f"An idempotency key is 1 to {MAX_KEY} printable characters, not all blank.")
+
+
+def _checked_handle(handle: str) -> str:
+    if not _HANDLE.fullmatch(handle) or ".." in handle:
+        raise bad("handle", f"{handle!r} is no provider's id of a job: copy it from the provider's own list.")
+    return handle
 
 
 def _check_word(field: str, word: str | None, known: Collection[str]) -> None:

@@ -190,6 +190,7 @@ class JobView(Struct, frozen=True, kw_only=True):
     error: FaultView | None
     takes: list[TakeView]
     age_seconds: float  # since we last heard of it from the provider, or since its last event
+    parent: str = ""  # the job that this one retries
 
     @property
     def ended(self) -> bool:
@@ -246,6 +247,30 @@ class Page(Struct, frozen=True, kw_only=True):
     next: str | None = None  # ask again with it as `after`; None: there are no more
     unreadable: list[str] = []  # ids in this stretch that cannot be read, whether or not they would be right
     stale: bool = False  # what happened in the last moments may be missing: ask again
+
+
+class LaneView(Struct, frozen=True, kw_only=True):
+    """What goes to one provider under one credential, since this process began."""
+
+    credential: str  # its name, never its value; empty where none is needed
+    open: bool
+    closed_until: datetime | None = None  # nothing is asked before then, where it is closed
+    closed_by: str = ""  # why it was closed the last time: the code of an error
+    sending: int  # submits under way
+    waiting: int  # jobs that wait to be submitted
+    calling: int  # polls, look-ups, cancels and uploads under way
+    fetching: int  # takes under way
+    jobs: int  # unfinished, as far as they have been taken up
+    ended: int
+    polls: int
+    polls_per_job: float | None  # of those that ended; None where none has
+
+
+class ProviderView(Struct, frozen=True, kw_only=True):
+    """One provider, and its lanes. Lanes appear with their first job, and only where the jobs are run."""
+
+    name: str
+    lanes: list[LaneView]
 
 
 class UploadView(Struct, frozen=True, kw_only=True):

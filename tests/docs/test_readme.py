@@ -66,7 +66,7 @@ def test_control_a_command_that_is_none_does_not_parse() -> None:
 def test_every_verb_is_shown() -> None:
     with pytest.raises(BadRequest) as refused:
         parse(["none"])
-    verbs = set(re.findall(r"'(\w+)'", refused.value.detail)) - {"none"}
+    verbs = set(re.findall(r"'([\w-]+)'", refused.value.detail)) - {"none"}
     assert verbs == {words[1] for words in commands() if words[0] == "rushes"}
 
 

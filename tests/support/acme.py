@@ -141,6 +141,7 @@ class AcmeTwin:
     def __init__(self) -> None:
         self.renders: list[Render] = []
         self.answers: list[int] = []  # statuses to answer the next creates with, instead of taking them
+        self.retry_after = "0"  # what it says beside them
         self.done_at_once = True
         self.polls = 0
 
@@ -162,7 +163,7 @@ class AcmeTwin:
 
     def _create(self, request: Request) -> Response:
         if self.answers:
-            return Response(status=self.answers.pop(0), headers={"retry-after": "0"})
+            return Response(status=self.answers.pop(0), headers={"retry-after": self.retry_after})
         assert isinstance(request.body, dict)
         render = Render(f"r{len(self.renders)}", str(request.body["key"]))
         self.renders.append(render)

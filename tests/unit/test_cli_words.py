@@ -164,7 +164,8 @@ def test_every_wrong_field_has_its_line_and_its_option() -> None:
 def test_with_json_an_error_is_an_object() -> None:
     shown, _, err = screen(as_json=True)
     complain(NotFound("There is no job x.", job_id="x"), shown)
-    assert msgspec.json.decode(err.getvalue()) == {"code": "not_found", "detail": "There is no job x.", "job_id": "x"}
+    told = {"code": "not_found", "detail": "There is no job x.", "job_id": "x", "billed": "no"}
+    assert msgspec.json.decode(err.getvalue()) == told
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ USERS: dict[str, m.Command] = {
     "Poll": m.Poll(),
     "Cancel": m.Cancel(),
     "Collect": m.Collect(),
-    "Resubmit": m.Resubmit(),
+    "Resubmit": m.Resubmit(accept_cost=True),
     "GiveUp": m.GiveUp(),
 }
 NO_SUCH, EXISTS, NOTHING = "rejected", "rejected", ""
@@ -91,22 +91,11 @@ TABLE: dict[tuple[str, str], str] = {
     **{(phase, "Generate"): "rejected" for phase in HISTORIES if phase != "new"},
     **{
         (phase, name): "rejected"
-        for phase in (
-            "queued",
-            "submitting",
-            "in doubt",
-            "submitting, cancel asked",
-            "succeeded",
-            "failed",
-            "cancelled",
-        )
-        for name in ("Collect", "Resubmit", "GiveUp")
-    },
-    **{
-        (phase, name): "rejected"
-        for phase in ("running", "running, cancel asked", "storing")
+        for phase in HISTORIES
+        if not phase.startswith("parked")
         for name in ("Resubmit", "GiveUp")
     },
+    **{(phase, "Collect"): "rejected" for phase in ("failed", "cancelled")},
     ("queued", "Cancel"): "job.cancelled",
     ("queued", "RecordPrompt"): "prompt.written",
     ("queued", "RecordPrepared"): "inputs.prepared",
@@ -301,7 +290,7 @@ def test_what_was_left_in_doubt_is_never_called_unbilled() -> None:
         started(terms(doubt="E")),
         DOUBTED,
         PARKED,
-        *decide(m.Resubmit(), given(*HISTORIES["parked in doubt"]), 1.0),
+        *decide(m.Resubmit(accept_cost=True), given(*HISTORIES["parked in doubt"]), 1.0),
     )
     assert decide(m.Cancel(), job, 2.0) == [m.JobCancelled(billed="unknown")]
 
@@ -428,6 +417,8 @@ def test_an_ended_job_owes_nothing_and_says_why_it_takes_no_orders() -> None:
         assert pending(job, "us") is None
         with pytest.raises(CommandRejected, match=phase):
             decide(m.GiveUp(), job, 1.0)
+        with pytest.raises(CommandRejected, match="retry"):
+            decide(m.Resubmit(accept_cost=True), job, 1.0)
 
 
 def test_a_broken_job_after_an_accepted_cancel_counts_as_cancelled() -> None:

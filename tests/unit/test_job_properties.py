@@ -28,7 +28,7 @@ commands: st.SearchStrategy[m.Command] = st.one_of(
     st.just(m.Poll()),
     st.builds(m.Cancel, discard=st.booleans()),
     st.builds(m.Collect, handle=st.sampled_from([None, HANDLE])),
-    st.builds(m.Resubmit, target=st.sampled_from([None, THERE])),
+    st.builds(m.Resubmit, target=st.sampled_from([None, THERE]), accept_cost=st.booleans()),
     st.just(m.GiveUp()),
     st.just(m.Wake()),
     st.builds(m.RecordPrompt, attempt=numbers, prompt=st.just("p")),

@@ -9,19 +9,16 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-import structlog
-
 from rushes.actors import codec
 from rushes.actors import messages as m
 from rushes.actors.job import decide, evolve
 from rushes.actors.lanes import Lane, Places
-from rushes.actors.messages import TYPES, Command, Ended, Event, Job, New, Owed
+from rushes.actors.messages import Command, Ended, Event, Job, New, Owed
+from rushes.actors.words import billed_word
 from rushes.eventstore.base import Birth, Head, Recorded, Stored, Write
-from rushes.faults import CommandRejected
+from rushes.faults import CommandRejected, Fault, Unavailable
 
 KIND: Final = "job"
-_log = structlog.get_logger("rushes")
-_WORTH_TELLING = (m.SubmissionAccepted, m.JobSucceeded, m.JobFailed, m.JobCancelled, m.JobParked)
 _USERS = (m.Generate, m.Poll, m.Cancel, m.Collect, m.Resubmit, m.GiveUp)
 
 
@@ -49,11 +46,17 @@ class Turn:
 
     __slots__ = ("asked", "at", "decided", "job")
 
-    def __init__(self, asked: list[Asked], job: Job, at: float) -> None:
-        self.asked = asked  # those that were not refused
+    def __init__(self, job: Job, at: float) -> None:
+        self.asked: list[Asked] = []  # those that were not refused
         self.decided: list[tuple[Event, Command]] = []
         self.job = job  # afterwards
         self.at = at
+
+    def decide(self, command: Command) -> None:
+        """Decide and fold: what cannot be folded is never written. Raises CommandRejected, or whatever a bug raises."""
+        for event in decide(command, self.job, self.at):
+            self.job = evolve(self.job, event, self.at)
+            self.decided.append((event, command))
 
     def answer(self) -> None:
         """Everybody who asked is told."""
@@ -66,6 +69,7 @@ class Actor:
 
     __slots__ = (
         "at",
+        "bad_files",
         "born_at",
         "effect",
         "heard_at",
@@ -78,6 +82,7 @@ class Actor:
         "task",
         "tenant",
         "tried_at",
+        "trouble",
         "troubles",
         "turn",
         "version",
@@ -94,6 +99,8 @@ class Actor:
         self.effect: Owed | None = None  # the one that is being performed
         self.task: asyncio.Task[None] | None = None
         self.troubles = 0  # effects in a row that came to nothing
+        self.trouble: Fault | None = None  # why the last of them did
+        self.bad_files = 0  # answers in place of the next take that were no video
         self.tried_at = 0.0  # when the last effect ended
         self.heard_at = 0.0  # when the provider last answered about it
         self.lane: Lane | None = None  # where it has left timers
@@ -109,20 +116,16 @@ class Actor:
             self.version, self.born_at, self.at = history[-1].version, history[0].at, history[-1].at
 
     def decide(self, asked: Sequence[Asked], now: float) -> Turn:
-        """Decide and fold: what cannot be folded is never written. Raises whatever a bug raises."""
-        now = max(now, self.at)  # time never falls in a stream
-        turn = Turn([], self.job, now)
+        """What all these come to. Raises whatever a bug raises."""
+        turn = Turn(self.job, max(now, self.at))  # time never falls in a stream
         for one in asked:
             try:
-                events = decide(one.command, turn.job, now)
+                turn.decide(one.command)
             except CommandRejected as error:
                 error.job_id = self.name
                 one.refuse(error)
-                continue
-            for event in events:
-                turn.job = evolve(turn.job, event, now)
-                turn.decided.append((event, one.command))
-            turn.asked.append(one)
+            else:
+                turn.asked.append(one)
         return turn
 
     def write(self, turn: Turn, token: int, fence: int) -> Write:
@@ -136,9 +139,10 @@ class Actor:
         self.stream, self.job, self.at = stored.stream, turn.job, turn.at
         self.version += len(turn.decided)
         self.born_at = self.born_at or turn.at
-        for event, _ in turn.decided:
-            level = _log.info if isinstance(event, _WORTH_TELLING) else _log.debug
-            level(TYPES[type(event)], job=self.name)
+
+    def unavailable(self, detail: str) -> Unavailable:
+        """Why nothing can be done now, in the job's name."""
+        return Unavailable(detail, job_id=self.name, billed=billed_word(self.job))
 
 
 def head_of(job: Job) -> Head:

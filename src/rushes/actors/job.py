@@ -16,6 +16,7 @@ The rules that keep a job from being paid twice or losing its take, each held by
 4. Every report names the send it is about; a report about another is no event, and never an error.
 5. A cancel never tears down a send; where cancelling destroys finished takes, the provider is asked first.
 6. An ended job never reopens.
+7. Collecting never spends: what it finds may end the job, and never opens another attempt.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ from rushes.actors.messages import (
     Submitting,
     Succeeded,
 )
+from rushes.actors.words import billed_word
 from rushes.faults import CommandRejected, Fault
-from rushes.units import Billed, Handle
+from rushes.units import Billed, Handle, Money
 from rushes.video import Take, Target
 
 MAX_ATTEMPTS: Final = 3  # after failures that the provider did not bill
@@ -67,10 +69,12 @@ def decide(command: Command, job: Job, now: float) -> list[Event]:
             raise CommandRejected("There is no such job.")
         case _, m.Generate():
             raise CommandRejected("This job exists already: a retry is a new job.")
+        case _, m.Collect(handle=given):
+            return _collect(job, given, now)
         case _, m.Poll() | m.Wake():
             return _overdue(job, now)
-        case Running(), m.RecordTrouble():
-            return _detached(job, now)
+        case Running(), m.RecordTrouble(fault=fault):
+            return _detached(job, now, fault)
         case _, m.RecordTrouble():
             return []
         case Queued(), _:
@@ -85,8 +89,37 @@ def decide(command: Command, job: Job, now: float) -> list[Event]:
             return _storing(command, job)
         case Parked(), _:
             return _parked(command, job, now)
-        case _, m.Collect() | m.Resubmit() | m.GiveUp():
-            raise CommandRejected(f"The job has {phase_word(job)} for good: generate a new one.")
+        case _, m.Resubmit() | m.GiveUp():
+            raise _rejected(job, f"The job has {_ending(job)} for good: `retry` makes a new one.")
+        case _:
+            return []
+
+
+def _rejected(job: Job, detail: str, field: str = "") -> CommandRejected:
+    return CommandRejected(detail, field=field, billed=billed_word(job))
+
+
+def _ending(job: Job) -> str:
+    return "been cancelled" if isinstance(job, Cancelled) else phase_word(job)
+
+
+def _collect(job: Job, given: Handle | None, now: float) -> list[Event]:
+    """Go on with what was paid. A job that is on its way there, or has arrived, needs nothing."""
+    match job:
+        case Parked(handle=known):
+            handle = known if given is None or (known and known.id == given.id) else given
+            if handle is None:
+                detail = "The provider's id of this job is not known: give it as `handle`, or `resubmit`, or `give-up`."
+                raise _rejected(job, detail, "handle")
+            return [m.JobResumed(attempt=job.attempt, handle=handle, deadline=_deadline(job, now), collecting=True)]
+        case Failed() | Cancelled():
+            raise _rejected(job, f"The job has {_ending(job)} for good, without a take: `retry` makes a new one.")
+        case Running(handle=known) | Storing(handle=known) if given and given.id != known.id:
+            detail = f"The job is {phase_word(job)} under the provider's id {known.id}: leave `handle` out, or wait."
+            raise _rejected(job, detail, "handle")
+        case Queued() | Submitting() | InDoubt() if given:
+            detail = f"The job is {phase_word(job)} and goes on by itself: its id can be given once it is parked."
+            raise _rejected(job, detail, "handle")
         case _:
             return []
 
@@ -103,9 +136,12 @@ def _overdue(job: Job, now: float) -> list[Event]:
             return []
 
 
-def _detached(job: Running, now: float) -> list[Event]:
+def _detached(job: Running, now: float, fault: Fault | None = None) -> list[Event]:
     """The deadline of a running job acts after a look at the provider, never before: it may be done by now."""
-    return [m.JobParked(reason="detached", billed="unknown")] if now >= job.deadline else []
+    if now < job.deadline:
+        return []
+    refused = fault is not None and fault.code == "authentication_failed"
+    return [m.JobParked(reason="credential" if refused else "detached", billed=_unless_free("unknown", job))]
 
 
 def _queued(command: Command, job: Queued, now: float) -> list[Event]:
@@ -124,10 +160,8 @@ def _queued(command: Command, job: Queued, now: float) -> list[Event]:
             return _overdue(job, now)
         case m.GrantPermit(attempt=job.attempt) if now >= job.not_before and _first_need(job) is None:
             return [_intent(command, job, now)]
-        case m.Collect() | m.Resubmit() | m.GiveUp():
-            raise CommandRejected(
-                "The job is queued: there is nothing to collect, and nothing to give up but by cancel."
-            )
+        case m.Resubmit() | m.GiveUp():
+            raise _rejected(job, "The job is queued and will be sent: wait for it, or cancel it.")
         case _:
             return []
 
@@ -158,8 +192,8 @@ def _submitting(command: Command, job: Submitting, now: float) -> list[Event]:
             doubted = m.SubmissionDoubted(attempt=job.attempt, send=job.started.send, fault=fault)
             after = _indoubt(job, now)
             return [doubted, *(_without_evidence(after, now) if now >= _doubt_ends(after) else [])]
-        case m.Collect() | m.Resubmit() | m.GiveUp():
-            raise CommandRejected("The job is being submitted: ask again in a moment.")
+        case m.Resubmit() | m.GiveUp():
+            raise _rejected(job, "The job is being submitted: ask again in a moment.")
         case _:
             return []
 
@@ -199,8 +233,8 @@ def _in_doubt(command: Command, job: InDoubt, now: float) -> list[Event]:
                 return _without_evidence(job, now)
             absent = Fault("not_found", "Looked up by our own id after settling: the provider never had it.")
             return _refused(job, absent, now, now)
-        case m.Collect() | m.Resubmit() | m.GiveUp():
-            raise CommandRejected("The job is in doubt and being looked for: ask again when it is parked.")
+        case m.Resubmit() | m.GiveUp():
+            raise _rejected(job, "The job is in doubt and being looked for: ask again when it is parked.")
         case _:
             return []
 
@@ -209,7 +243,7 @@ def _without_evidence(job: InDoubt, now: float) -> list[Event]:
     """Nobody can know. Wait for a person, unless the caller allowed for paying again."""
     if job.cancel is None and job.queued.doubts < job.facts.requested.at_least_once:
         return [_next_attempt(job, now)]
-    return [m.JobParked(reason="in_doubt", billed="unknown")]
+    return [m.JobParked(reason="in_doubt", billed=_unless_free("unknown", job))]
 
 
 def _doubt_ends(job: InDoubt) -> float:
@@ -247,7 +281,7 @@ def _running(command: Command, job: Running, now: float) -> list[Event]:
         case m.RecordVanished(attempt=job.attempt):
             return _vanished(job, now)
         case m.Resubmit() | m.GiveUp():
-            raise CommandRejected("The job is running: cancel it, or wait for it.")
+            raise _rejected(job, "The job is running: cancel it, or wait for it.")
         case _:
             return []
 
@@ -263,16 +297,20 @@ def _finished(report: m.RecordFinished, job: Running) -> list[Event]:
     if not report.outputs:
         withheld = Fault("moderated", "The provider made the video and withheld it: change the prompt or the inputs.")
         empty = Fault("generation_failed", "The provider says that it finished, and gave no video.")
-        return [finished, m.JobFailed(fault=withheld if report.filtered else empty, billed="unknown")]
+        return [
+            finished,
+            m.JobFailed(fault=withheld if report.filtered else empty, billed=_unless_free("unknown", job)),
+        ]
     if job.cancel and job.cancel.discard:
-        return [finished, m.JobCancelled(billed="yes", by=job.cancel.by)]
+        return [finished, m.JobCancelled(billed=_unless_free("yes", job, report.cost), by=job.cancel.by)]
     return [finished]
 
 
 def _broken(job: Running, fault: Fault, billed: Billed, now: float) -> list[Event]:
     if job.cancel and job.cancel.answer == "accepted":
         return [m.JobCancelled(billed=_with_doubts(billed, job.queued), by=job.cancel.by)]
-    if fault.retryable and billed == "no" and not job.cancel and job.attempt < MAX_ATTEMPTS:
+    may_spend = not job.cancel and not job.collecting and job.attempt < MAX_ATTEMPTS
+    if fault.retryable and billed == "no" and may_spend:
         not_before = now + (fault.retry_after_s or 0.0)
         return [m.AttemptFailed(attempt=job.attempt, fault=fault), _next_attempt(job, now, not_before=not_before)]
     return [m.JobFailed(fault=fault, billed=_with_doubts(billed, job.queued))]
@@ -280,10 +318,10 @@ def _broken(job: Running, fault: Fault, billed: Billed, now: float) -> list[Even
 
 def _vanished(job: Running, now: float) -> list[Event]:
     if job.cancel and job.cancel.answer == "accepted":
-        return [m.JobCancelled(billed="unknown", by=job.cancel.by)]
+        return [m.JobCancelled(billed=_unless_free("unknown", job), by=job.cancel.by)]
     if now < job.accepted_at + job.started.terms.gone_grace_s:
         return _detached(job, now)
-    return [m.JobParked(reason="gone", billed="unknown")]
+    return [m.JobParked(reason="gone", billed=_unless_free("unknown", job))]
 
 
 def _storing(command: Command, job: Storing) -> list[Event]:
@@ -300,7 +338,7 @@ def _storing(command: Command, job: Storing) -> list[Event]:
         case m.RecordLinks(attempt=job.attempt, outputs=outputs) if len(outputs) == len(job.outputs):
             return [m.LinksRefreshed(attempt=job.attempt, outputs=outputs)]
         case m.Resubmit() | m.GiveUp():
-            raise CommandRejected("The job is made and being fetched: wait for it.")
+            raise _rejected(job, "The video is made and being fetched: wait for it.")
         case _:
             return []
 
@@ -311,26 +349,23 @@ def _all_stored(job: Storing, stored: int, lost: int) -> list[Event]:
     if stored:
         return [m.JobSucceeded(missing=lost)]
     gone = Fault("asset_expired", "The video was made and paid, and its address stopped working before it was fetched.")
-    return [m.JobFailed(fault=gone, billed="yes")]
+    return [m.JobFailed(fault=gone, billed=_unless_free("yes", job, job.finished.cost))]
 
 
 def _parked(command: Command, job: Parked, now: float) -> list[Event]:
     match command:
-        case m.Collect(handle=given):
-            if (handle := given or job.handle) is None:
-                raise CommandRejected("The provider's id of this job is not known: give it, resubmit, or give up.")
-            return [_resumed(job, handle, now)]
         case m.RecordAccepted(handle=handle) if _about(command, job):
             return [_resumed(job, handle, now)]
         case m.RecordFinished(attempt=job.attempt) if job.handle is not None:
             return [_resumed(job, job.handle, now), *_finished(command, _as_running(job, job.handle, now))]
-        case m.Resubmit(target=target):
+        case m.Resubmit(target=target, accept_cost=accepted):
+            if not accepted:
+                raise _rejected(job, f"{_TWICE[job.reason]} Accept that with `accept_cost`.", "accept_cost")
             return [_next_attempt(job, now, target=target)]
         case m.GiveUp(by=by):
             if job.cancel:
                 return [m.JobCancelled(billed=job.billed, by=by)]
-            fault = Fault("timed_out", f"Given up while {job.reason.replace('_', ' ')}.")
-            return [m.JobFailed(fault=fault, billed=job.billed)]
+            return [m.JobFailed(fault=_GIVEN_UP[job.reason], billed=job.billed)]
         case m.Cancel() if job.handle is not None and job.started.terms.cancel != "no":
             return [_resumed(job, job.handle, now), *([] if job.cancel else [_cancel_requested(command)])]
         case m.Cancel(by=by):
@@ -339,8 +374,26 @@ def _parked(command: Command, job: Parked, now: float) -> list[Event]:
             return []
 
 
+_TWICE: Final[dict[m.ParkReason, str]] = {
+    "in_doubt": "The provider may have taken the request whose answer was lost: sent again, it may be paid twice.",
+    "detached": "The provider may still finish this video and bill it: sent again, it may be paid twice.",
+    "gone": "The provider may have billed the video that it does not know any more: sent again, it may be paid twice.",
+    "credential": "The provider has this job, and may finish and bill it: sent again, it may be paid twice.",
+}
+_GIVEN_UP: Final[dict[m.ParkReason, Fault]] = {
+    "in_doubt": Fault("no_answer", "Given up: it was never known whether the provider took the job."),
+    "detached": Fault("timed_out", "Given up: the provider did not finish in time."),
+    "gone": Fault("not_found", "Given up: the provider did not know the job any more."),
+    "credential": Fault("authentication_failed", "Given up: the provider refused the key that the job was made with."),
+}
+
+
 def _resumed(job: Parked, handle: Handle, now: float) -> Event:
-    return m.JobResumed(attempt=job.attempt, handle=handle, deadline=now + job.started.terms.total_s)
+    return m.JobResumed(attempt=job.attempt, handle=handle, deadline=_deadline(job, now))
+
+
+def _deadline(job: Parked, now: float) -> float:
+    return now + job.started.terms.total_s
 
 
 def _next_attempt(job: Sent, now: float, *, target: Target | None = None, not_before: float = 0.0) -> m.AttemptOpened:
@@ -371,6 +424,13 @@ def _cannot(job: Sent) -> list[Event]:
 
 def _unbilled(job: Queued) -> Billed:
     return "unknown" if job.doubts else "no"
+
+
+def _unless_free(billed: Billed, job: Sent, cost: Money | None = None) -> Billed:
+    """What is free is never called billed. `cost` is the provider's own word, where it said one."""
+    cost = job.started.max_cost if cost is None else cost
+    free = cost is not None and cost.micro_usd == 0
+    return _with_doubts("no", job.queued) if free else billed
 
 
 def _with_doubts(billed: Billed, job: Queued) -> Billed:
@@ -476,7 +536,7 @@ def _cancel_answered(job: Sent, event: m.CancelAnswered, _: float) -> Job:
     return cast("Job", replace(job, cancel=replace(asked, answer=event.answer)))
 
 
-def _generation_finished(job: Running, event: m.GenerationFinished, _: float) -> Job:
+def _generation_finished(job: Running, event: m.GenerationFinished, at: float) -> Job:
     return Storing(
         queued=job.queued,
         started=job.started,
@@ -484,11 +544,14 @@ def _generation_finished(job: Running, event: m.GenerationFinished, _: float) ->
         handle=job.handle,
         finished=event,
         outputs=event.outputs,
+        links_at=at,
     )
 
 
-def _links_refreshed(job: Storing, event: m.LinksRefreshed, _: float) -> Job:
-    return replace(job, outputs=event.outputs, refreshes=job.refreshes + 1)
+def _links_refreshed(job: Storing, event: m.LinksRefreshed, at: float) -> Job:
+    early = at - job.links_at < job.started.terms.link_ttl_s
+    refreshes = job.refreshes + 1 if early else 1
+    return replace(job, outputs=event.outputs, links_at=at, refreshes=refreshes)
 
 
 def _take_stored(job: Storing, event: m.TakeStored, _: float) -> Job:
@@ -512,7 +575,8 @@ def _job_parked(job: Sent, event: m.JobParked, _: float) -> Job:
 
 
 def _job_resumed(job: Parked, event: m.JobResumed, at: float) -> Job:
-    return replace(_as_running(job, event.handle, at), deadline=event.deadline)
+    running = _as_running(job, event.handle, at)
+    return replace(running, deadline=event.deadline, collecting=event.collecting)
 
 
 def _as_running(job: Parked, handle: Handle, at: float) -> Running:

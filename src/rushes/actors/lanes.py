@@ -68,14 +68,21 @@ class Places:
             self.taken -= 1  # closed between the waking and the coming: first in the line again
             self._line.appendleft(stream)
             self._waiting.add(stream)
-        elif not self._waiting and self._has_room(now):
-            self._let_go(now)
+        elif self.take_free():
             return True
         elif stream not in self._waiting:
             self._line.append(stream)
             self._waiting.add(stream)
         self._arm(now)
         return False
+
+    def take_free(self) -> bool:
+        """A place now, if nobody waits for one."""
+        now = _now()
+        if self._waiting or not self._has_room(now):
+            return False
+        self._let_go(now)
+        return True
 
     def free(self) -> None:
         """Give one back: it is kept for whoever waited longest."""
@@ -155,6 +162,11 @@ class Lane:
         self._timer_ms = 0
 
     # ── who is due ──
+
+    @property
+    def closed_for_s(self) -> float:
+        """Seconds until anybody may send or ask again; 0 where it is open."""
+        return max(0.0, self.closed_until - _now())
 
     @property
     def known(self) -> int:

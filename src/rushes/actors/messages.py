@@ -31,7 +31,8 @@ class JobRequested(Event, frozen=True, kw_only=True):
     route: tuple[Target, ...]  # the first target, then the fallbacks
     needs: tuple[Need, ...] = ()
     start_by: float  # not sent by then: failed, unbilled
-    body_sha256: str = ""  # of the caller's canonical request, to compare when its key comes again
+    body_sha256: str = ""  # of the request under an idempotency key, with media by content: compared under the key
+    sent_sha256: str = ""  # of the same as it was sent, with media by address: known without fetching anything
     idempotency_key: str = ""
     parent: str = ""  # the job this one retries or forks
     at_least_once: int = 0  # new attempts allowed while an earlier one is in doubt
@@ -154,6 +155,7 @@ class JobResumed(Event, frozen=True, kw_only=True):
     attempt: int
     handle: Handle
     deadline: float
+    collecting: bool = False  # by hand, to fetch what was paid: no other attempt follows by itself
 
 
 class JobSucceeded(Event, frozen=True, kw_only=True):
@@ -223,9 +225,10 @@ class Collect(Command, frozen=True, kw_only=True):
 
 
 class Resubmit(Command, frozen=True, kw_only=True):
-    """Open a new attempt of a parked job, accepting that it may be paid twice."""
+    """Open a new attempt of a parked job. It may be paid twice, and is refused unless that is accepted."""
 
     target: Target | None = None
+    accept_cost: bool = False
 
 
 class GiveUp(Command, frozen=True, kw_only=True):
@@ -452,6 +455,7 @@ class Running(Sent, frozen=True, kw_only=True):
     accepted_at: float
     deadline: float
     percent: int | None = None
+    collecting: bool = False  # nothing may be sent for it again
 
 
 class Storing(Sent, frozen=True, kw_only=True):
@@ -460,7 +464,8 @@ class Storing(Sent, frozen=True, kw_only=True):
     handle: Handle
     finished: GenerationFinished
     outputs: tuple[Output, ...]
-    refreshes: int = 0
+    refreshes: int = 0  # in a row, of addresses that were refused at once
+    links_at: float = 0.0  # when the addresses were given
     stored: tuple[Take, ...] = ()
     lost: tuple[int, ...] = ()
 

@@ -29,15 +29,16 @@ from rushes.adapters.base import (
     body_digest,
     drive,
 )
-from rushes.adapters.capabilities import estimate, route
+from rushes.adapters.capabilities import estimate, model_of
 from rushes.assets import Assets, StorageTrouble, WrongSize, take_key
 from rushes.faults import Fault, RushesError
 from rushes.media import MediaTrouble, Unexamined
 from rushes.units import AssetRef, Clock, submission_key
 from rushes.video import Probe, Take, VideoSpec
 
-MAX_REFRESHES = 3  # of expired links, before a take counts as lost
-MAX_BAD_FILES = 5  # answers that are no video, before a take counts as lost
+MAX_REFRESHES = 10  # in a row of addresses that did not live as long as was said, before a take counts as lost
+FRESH_S = 30.0  # a new address may need a moment until it works
+MAX_BAD_FILES = 12  # answers that are no video, before a take counts as lost
 _log = structlog.get_logger("rushes")
 ProbeFile = Callable[[Path], Awaitable[Probe]]
 
@@ -51,24 +52,24 @@ class Performer:
         self._adapters, self._transport, self._assets, self._clock = adapters, transport, assets, clock
         self._probe = probe
 
-    def perform_at_once(self, owed: Owed, job: m.Job, job_id: str) -> Command | None:
+    def perform_at_once(self, owed: Owed, job: m.Job, job_id: str, incarnation: str) -> Command | None:
         """Carry out an effect that needs nobody else; None where it does."""
         try:
-            return self._at_once(owed, job, job_id)
+            return self._at_once(owed, job, job_id, incarnation)
         except Exception as error:  # noqa: BLE001 - as below
             return _bug(error, owed, job_id)
 
-    async def perform(self, owed: Owed, job: m.Job, job_id: str, troubles: int) -> Command:
-        """Carry out one effect. `troubles` counts the times in a row that this came to nothing."""
+    async def perform(self, owed: Owed, job: m.Job, job_id: str, bad_files: int) -> Command:
+        """Carry out one effect. `bad_files` counts the answers to this that were no video."""
         try:
-            return await self._perform(owed, job, job_id, troubles)
+            return await self._perform(owed, job, job_id, bad_files)
         except Exception as error:  # noqa: BLE001 - a bug in an adapter must not stop the system, nor lose a paid call
             return _bug(error, owed, job_id)
 
-    def _at_once(self, owed: Owed, job: m.Job, job_id: str) -> Command | None:
+    def _at_once(self, owed: Owed, job: m.Job, job_id: str, incarnation: str) -> Command | None:
         match owed, job:
             case m.AskPermit(), Queued():
-                return self._permit(job, job_id, owed)
+                return self._permit(job, job_id, incarnation)
             case m.DeclareDoubt(), Sent():
                 lost = Fault("no_answer", "The process ended before the provider's answer was on disk.", retryable=True)
                 return m.RecordDoubt(attempt=owed.attempt, send=owed.send, fault=lost)
@@ -80,7 +81,7 @@ class Performer:
             case _:
                 return None
 
-    async def _perform(self, owed: Owed, job: m.Job, job_id: str, troubles: int) -> Command:
+    async def _perform(self, owed: Owed, job: m.Job, job_id: str, bad_files: int) -> Command:
         match owed, job:
             case m.Ask(), Running():
                 return await self._ask(job)
@@ -95,7 +96,7 @@ class Performer:
             case m.CancelRemote(), Running():
                 return await self._cancel(job, poll_first=owed.poll_first)
             case m.Store(), Storing():
-                return await self._store(job, job_id, owed, troubles)
+                return await self._store(job, job_id, owed, bad_files)
             case _:
                 return m.Wake()
 
@@ -109,10 +110,10 @@ class Performer:
             return m.RecordTrouble(fault=failed.fault)
         return m.RecordPrepared(attempt=job.attempt, prepared=prepared)
 
-    def _permit(self, job: Queued, job_id: str, owed: m.AskPermit) -> Command:
+    def _permit(self, job: Queued, job_id: str, incarnation: str) -> Command:
         """What the intent will pin, worked out before anything is sent."""
         adapter, spec = self._adapters[job.target.provider], _spec(job)
-        _, model = route(f"{job.target.provider}/{job.target.model}", self._adapters)
+        model = model_of(adapter, job.target.model)
         key = submission_key(job_id, job.attempt)
         flow = adapter.submit(spec, job.target, job.prepared or {}, key)
         try:
@@ -123,8 +124,8 @@ class Performer:
             flow.close()
         assert isinstance(request, Request)
         return m.GrantPermit(
-            attempt=owed.attempt,
-            incarnation="",  # the system puts its own
+            attempt=job.attempt,
+            incarnation=incarnation,
             key=key,
             body_sha256=body_digest(request),
             max_cost=estimate(spec, model),
@@ -192,7 +193,7 @@ class Performer:
             return m.RecordTrouble(fault=failed.fault) if still else truth
         return m.RecordCancel(attempt=job.attempt, answer=answer)
 
-    async def _store(self, job: Storing, job_id: str, owed: m.Store, troubles: int) -> Command:
+    async def _store(self, job: Storing, job_id: str, owed: m.Store, bad_files: int) -> Command:
         adapter, output = self._adapters[job.target.provider], job.outputs[owed.index]
         key = take_key(job.facts.spec.customer_id, job.facts.at, job_id, owed.index)
         try:
@@ -200,14 +201,14 @@ class Performer:
             asset = await drive(flow, self._transport, adapter, job.target, self._assets.sink(key))
             probe = await self._probed(asset)
         except Failed as failed:
-            if failed.fault.code == "asset_expired":
+            if failed.fault.code == "asset_expired" and self._clock.now() - job.links_at >= FRESH_S:
                 return await self._refresh(job, owed, failed.fault)
             return m.RecordTrouble(fault=failed.fault)
         except WrongSize as short:
             return m.RecordTrouble(fault=Fault("bad_answer", short.detail, retryable=True))
         except MediaTrouble as trouble:
             fault = Fault("bad_answer", f"What the provider delivered is no video: {trouble.detail}", retryable=True)
-            if troubles >= MAX_BAD_FILES:
+            if bad_files >= MAX_BAD_FILES:
                 return m.RecordLost(attempt=job.attempt, index=owed.index, fault=fault)
             return m.RecordTrouble(fault=fault)
         except (StorageTrouble, OSError) as error:  # ours, so never the job's fault

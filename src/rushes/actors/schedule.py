@@ -34,11 +34,13 @@ def due_at(owed: Owed, job: m.Job, job_id: str, *, tried_at: float, troubles: in
     pause_s = backoff_s(job_id, troubles - 1) if troubles else 0.0
     match owed:
         case m.Ask(accepted_at=accepted_at, deadline=deadline):
-            accepted_at = min(accepted_at, now)
-            interval_s = _terms(job).poll.interval_s(now - accepted_at)
-            return min(max(tried_at, accepted_at) + max(interval_s, pause_s), max(deadline, tried_at + pause_s))
-        case m.AskPermit(not_before=not_before):
-            return max(not_before, tried_at + pause_s) if troubles else not_before
+            interval_s = _terms(job).poll.interval_s(max(0.0, now - accepted_at))
+            last = max(tried_at, accepted_at) if accepted_at <= now else tried_at
+            return min(last + max(interval_s, pause_s), max(deadline, tried_at + pause_s))
+        case m.AskPermit(not_before=not_before, start_by=start_by):
+            return min(max(not_before, tried_at + pause_s if troubles else 0.0), start_by)
+        case m.Look(since=since) | m.SendAgain(since=since) if since > now:
+            return tried_at + LOOK_AGAIN_S if tried_at else now
         case m.Look(since=since, until=until) | m.SendAgain(since=since, until=until):
             looks = [since + after_s for after_s in _terms(job).looks_s if since + after_s > max(tried_at, since)]
             return min(looks[0] if looks else tried_at + LOOK_AGAIN_S, max(until, tried_at + pause_s))

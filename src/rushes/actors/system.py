@@ -26,9 +26,10 @@ from rushes.actors.actor import KIND, Actor, Asked, Turn, is_users, lane_of
 from rushes.actors.codec import BadEvent
 from rushes.actors.job import pending
 from rushes.actors.lanes import Lane, Places
-from rushes.actors.messages import Command, Job, Owed
+from rushes.actors.messages import TYPES, Command, Job, Owed
 from rushes.actors.perform import Performer
 from rushes.actors.schedule import due_at
+from rushes.actors.words import billed_word
 from rushes.adapters.base import Adapter
 from rushes.eventstore.base import (
     Damaged,
@@ -41,7 +42,7 @@ from rushes.eventstore.base import (
     Stream,
     WrongVersion,
 )
-from rushes.faults import NotFound, RushesError, Unavailable, Unreadable, damaged
+from rushes.faults import Fault, NotFound, RushesError, Unreadable, damaged
 from rushes.units import Clock
 
 MAX_MAILBOX: Final = 100  # users' commands; a report is never refused
@@ -55,6 +56,7 @@ DEFAULT_SENDS_AT_ONCE: Final = 8
 _WAKE: Final = m.Wake()
 _PAID: Final = (m.Send, m.SendAgain)
 _CALLS: Final = (m.Ask, m.Look, m.CancelRemote, m.Prepare)
+_WORTH_TELLING: Final = (m.SubmissionAccepted, m.JobSucceeded, m.JobFailed, m.JobCancelled, m.JobParked)
 _log = structlog.get_logger("rushes")
 
 
@@ -68,6 +70,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     born_at: float
     at: float  # of its last event
     heard_at: float  # when the provider last answered, or `at`
+    trouble: Fault | None  # why what is owed came to nothing, the last time
 
 
 class System:
@@ -87,7 +90,7 @@ class System:
         self.store = store
         self._adapters, self._performer, self._clock, self._fence = adapters, performer, clock, fence
         self._release = release
-        self._rng = rng or random.SystemRandom()
+        self._rng = rng or random.Random()  # noqa: S311 - tokens must differ, not be secret; the system's own costs a call
         self._incarnation = f"{self._rng.getrandbits(63):016x}"
         self._live: dict[int, Actor] = {}
         self._names: dict[str, Actor] = {}  # the same by their public names, and those that are being born
@@ -95,9 +98,11 @@ class System:
         self._resting: dict[int, Unreadable] = {}  # jobs that a bug stopped, until the next start
         self._lanes: dict[str, Lane] = {}
         self._begun: dict[int, tuple[int, int]] = {}  # stream → the (attempt, send) that this system has begun
+        self._doubts: dict[int, float] = {}  # stream → since when we know of its doubt, on the loop's clock
         self._repeats: dict[int, int] = {}  # stream → turns in a row that found the log elsewhere
         self._contacts: dict[int, list[asyncio.Future[None]]] = {}
-        self._work: set[asyncio.Future[Any]] = set()
+        self._work: dict[asyncio.Future[Any], None] = {}  # in order, so that a seed is always the same run
+        self._log = _log.bind()  # once: the lazy logger would do it at every call
         self._stopping = False
 
     # ── life ──
@@ -136,13 +141,12 @@ class System:
         ends = loop.time() + grace_s
         while self._work and loop.time() < ends:
             await asyncio.wait(self._work, timeout=ends - loop.time(), return_when=asyncio.FIRST_COMPLETED)
-            self._work = {one for one in self._work if not one.done()}  # their own callbacks may not have run yet
+            self._work = {one: None for one in self._work if not one.done()}  # their callbacks may not have run yet
         while self._work:
-            left = set(self._work)
-            for one in left:
+            for one in self._work:
                 one.cancel()
-            await asyncio.wait(left)
-            self._work -= left
+            await asyncio.wait(self._work)
+            self._work = {one: None for one in self._work if not one.done()}
 
     # ── what others ask ──
 
@@ -156,7 +160,7 @@ class System:
                     await self._tell_and_wait(actor, m.Poll())
                 return self._snapshot(actor), True
             if not fresh and await self.store.find(name) is not None:
-                return await self.look(name), True
+                return await self.ask(name, m.Poll()), True  # and it is taken up, if it was not
             if name in self._names:
                 continue
             actor = self._names[name] = Actor(name, tenant)
@@ -252,6 +256,8 @@ class System:
         except Exception as error:  # noqa: BLE001 - one job's trouble stays with that job
             detail = f"The events of {stream.name} do not follow each other ({type(error).__name__}): please report it."
             return Unreadable(detail, job_id=stream.name)
+        if (live := self._live.get(stream.id)) is not None:
+            actor.trouble = live.trouble
         if (lane := self._lanes.get(lane_of(actor.job))) is not None:
             actor.lane, actor.heard_at = lane, lane.heard_at(stream.id)
         return actor
@@ -288,9 +294,9 @@ class System:
 
     async def _tell_and_wait(self, actor: Actor, command: Command) -> None:
         if self._stopping:
-            raise Unavailable("rushes is stopping: try again when it runs.", job_id=actor.name)
+            raise actor.unavailable("rushes is stopping: try again when it runs.")
         if len(actor.mailbox or ()) >= MAX_MAILBOX:
-            raise Unavailable("This job has too many commands waiting: try again in a moment.", job_id=actor.name)
+            raise actor.unavailable("This job has too many commands waiting: try again in a moment.")
         reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tell(actor, Asked(command, reply))
         await reply
@@ -308,9 +314,10 @@ class System:
         try:
             turn = actor.decide(asked, self._clock.now())
             if turn.decided:
+                self._take_permit(actor, turn)
                 write = actor.write(turn, self._rng.getrandbits(63), self._fence)
                 storing = asyncio.ensure_future(self.store.append(write))
-                self._keep(storing)
+                self._work[storing] = None
                 storing.add_done_callback(partial(self._stored, actor, turn, asked))
                 return
         except Exception as error:  # noqa: BLE001 - one job's trouble stays with that job
@@ -319,7 +326,20 @@ class System:
         turn.answer()
         self._go_on(actor)
 
+    def _take_permit(self, actor: Actor, turn: Turn) -> None:
+        """A permit that is free is taken in the turn that makes it owed: one commit instead of two."""
+        owed = pending(turn.job, self._incarnation)
+        if not isinstance(owed, m.AskPermit) or owed.not_before > turn.at or self._stopping or actor.place is not None:
+            return
+        sends = self._lane(lane_of(turn.job)).sends
+        if sends.take_free():
+            actor.place = sends
+            permit = self._performer.perform_at_once(owed, turn.job, actor.name, self._incarnation)
+            if permit is not None:
+                turn.decide(permit)
+
     def _stored(self, actor: Actor, turn: Turn, asked: list[Asked], storing: asyncio.Future[Stored]) -> None:
+        self._work.pop(storing, None)
         error = StoreClosed("The wait was dropped.") if storing.cancelled() else storing.exception()
         if error is None:
             self._become(actor, turn, storing.result())
@@ -339,12 +359,17 @@ class System:
     def _become(self, actor: Actor, turn: Turn, stored: Stored) -> None:
         newborn = actor.stream is None
         actor.become(turn, stored)
+        for event, _ in turn.decided:
+            level = self._log.info if isinstance(event, _WORTH_TELLING) else self._log.debug
+            level(TYPES[type(event)], job=actor.name)
         if newborn:
             self._live[stored.stream] = actor
         if isinstance(actor.job, m.Ended):
             self._lane(lane_of(actor.job)).ended += 1
         if not isinstance(actor.job, m.Submitting):
             self._begun.pop(stored.stream, None)
+        if not isinstance(actor.job, m.InDoubt):
+            self._doubts.pop(stored.stream, None)
         self._repeats.pop(stored.stream, None)
         turn.answer()
         self._go_on(actor)
@@ -364,7 +389,7 @@ class System:
         """The disk does not take it. People can ask again; what a provider told us must not be lost."""
         _log.error("store.failed", job=actor.name, detail=str(error))
         for one in asked:
-            one.refuse(Unavailable(f"The job's log cannot be written: {error}", job_id=actor.name))
+            one.refuse(actor.unavailable(f"The job's log cannot be written: {error}"))
         self._free_place(actor)  # a permit is asked for again: nobody else has to wait for our disk
         if actor.stream is None:
             self._drop(actor, [], error)
@@ -394,29 +419,31 @@ class System:
             self._spawn(self._retell(actor, stream, asked))
 
     async def _retell(self, old: Actor, stream: int, asked: list[Asked]) -> None:
+        """Tell it to whoever is that job's actor now: the old one was let go, and must not act any more."""
         try:
             for unreadable in await self._load([stream]):
                 raise unreadable
         except (StoreError, Unreadable) as error:
-            self._drop(old, asked, error)
+            _refuse(old, asked, error)
             return
-        for one in asked:
-            self._tell(self._live.get(stream, old), one)
+        live = self._live[stream]
+        if live.mailbox is None:
+            self._turn(live, asked)
+        else:
+            live.mailbox += asked
 
     def _give_up_on(self, actor: Actor, asked: list[Asked], error: BaseException) -> None:
         """A bug, or a log that never fits: this job rests until the next start; no other is touched."""
         _log.error("turn.failed", job=actor.name, error=type(error).__name__, exc_info=error)
         if actor.stream is not None:
             detail = f"{actor.name} rests until rushes starts again: it could not act ({type(error).__name__}: {error})"
-            self._resting[actor.stream] = Unreadable(f"{detail}; please report it.", job_id=actor.name)
+            billed = billed_word(actor.job)
+            self._resting[actor.stream] = Unreadable(f"{detail}; please report it.", job_id=actor.name, billed=billed)
             self._contacted(actor.stream)
         self._drop(actor, asked, error)
 
     def _drop(self, actor: Actor, asked: list[Asked], error: BaseException) -> None:
-        known = isinstance(error, RushesError | StoreError)
-        for one in asked + (actor.mailbox or []):
-            trouble = error if known else Unavailable(f"The job could not act: {error}", job_id=actor.name)
-            one.refuse(trouble)  # type: ignore[arg-type]  # both kinds are Exceptions
+        _refuse(actor, asked + (actor.mailbox or []), error)
         actor.mailbox = None
         self._free_place(actor)
         if self._names.get(actor.name) is not actor:  # another has its place already
@@ -435,6 +462,8 @@ class System:
         if actor.stream is None or self._stopping:
             return
         owed = self._owed(actor)
+        if isinstance(owed, m.Look):
+            self._doubts.setdefault(actor.stream, asyncio.get_running_loop().time())
         if actor.task is not None:
             if owed != actor.effect and not isinstance(actor.effect, _PAID):
                 actor.task.cancel()  # its end settles again; a paid call is never torn down
@@ -452,6 +481,7 @@ class System:
             self._rest(actor)
             return
         now = self._clock.now()
+        actor.tried_at, actor.heard_at = min(actor.tried_at, now), min(actor.heard_at, now)
         tried_at = max(actor.tried_at, actor.heard_at)
         wait_s = due_at(owed, actor.job, actor.name, tried_at=tried_at, troubles=actor.troubles, now=now) - now
         if wait_s > 0 and not (isinstance(owed, m.Ask) and actor.stream in self._contacts):
@@ -476,7 +506,7 @@ class System:
                 self._wait_for_a_place(actor, lane)
                 return
             actor.place = places
-        report = self._performer.perform_at_once(owed, actor.job, actor.name)
+        report = self._performer.perform_at_once(owed, actor.job, actor.name, self._incarnation)
         if report is not None:
             self._ended(actor, owed, report)
             return
@@ -488,8 +518,12 @@ class System:
 
     async def _effect(self, actor: Actor, owed: Owed) -> None:
         """Perform, and tell the report; dropped or not, the effect counts as ended and what is owed is asked again."""
+        began = asyncio.get_running_loop().time()
         try:
-            report = await self._performer.perform(owed, actor.job, actor.name, actor.troubles)
+            report = await self._performer.perform(owed, actor.job, actor.name, actor.bad_files)
+            if isinstance(report, m.RecordAbsent) and isinstance(owed, m.Look):
+                waited_s = began - self._doubts.get(actor.stream or 0, began)  # whatever the wall clock has done since
+                report = replace(report, looked_at=min(report.looked_at, owed.since + waited_s))
         except asyncio.CancelledError:
             report = _WAKE
         actor.task = actor.effect = None
@@ -498,17 +532,22 @@ class System:
 
     def _ended(self, actor: Actor, owed: Owed, report: Command) -> None:
         actor.tried_at = self._clock.now()
-        if isinstance(report, m.GrantPermit):
-            report = replace(report, incarnation=self._incarnation)  # and the place is kept for the send
-        else:
+        if not isinstance(report, m.GrantPermit):  # a permit's place is the send's
             self._free_place(actor)
         if isinstance(report, m.RecordTrouble):
-            actor.troubles += 1
+            actor.troubles, actor.trouble = actor.troubles + 1, report.fault
+            if isinstance(owed, m.Store) and report.fault.code == "bad_answer":
+                actor.bad_files += 1
             _log.warning("effect.troubled", job=actor.name, effect=type(owed).__name__, code=report.fault.code)
         else:
-            actor.troubles = 0
+            actor.troubles, actor.trouble = 0, None
+            if isinstance(report, m.RecordStored | m.RecordLost):
+                actor.bad_files = 0
         assert actor.stream is not None
-        self._tell(self._live.get(actor.stream, actor), Asked(report))
+        if self._live.get(actor.stream) is actor:
+            self._tell(actor, Asked(report))
+        else:  # let go while it was at work
+            self._spawn(self._retell(actor, actor.stream, [Asked(report)]))
         if isinstance(owed, m.Ask):
             self._contacted(actor.stream)
 
@@ -582,17 +621,25 @@ class System:
             born_at=actor.born_at,
             at=actor.at,
             heard_at=max(actor.heard_at, actor.at),
+            trouble=actor.trouble,
         )
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Stopping waits for it."""
         task = asyncio.get_running_loop().create_task(work)
-        self._keep(task)
+        self._work[task] = None
+        task.add_done_callback(self._done)
         return task
 
-    def _keep(self, work: asyncio.Future[Any]) -> None:
-        """Stopping waits for it."""
-        self._work.add(work)
-        work.add_done_callback(self._work.discard)
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._work.pop(task, None)
+
+
+def _refuse(actor: Actor, asked: Sequence[Asked], error: BaseException) -> None:
+    known = isinstance(error, RushesError | StoreError)
+    trouble = error if known else actor.unavailable(f"The job could not act: {error}")
+    for one in asked:
+        one.refuse(trouble)  # type: ignore[arg-type]  # both kinds are Exceptions
 
 
 def _places(owed: Owed, lane: Lane) -> Places | None:

@@ -106,6 +106,14 @@ def route(wanted: str, adapters: Mapping[str, Named]) -> tuple[str, Model]:
     raise bad("model", f"There is no model {wanted!r}. {hint}Known: {', '.join(names)}.", "model_unknown")
 
 
+def model_of(provider: Named, model_id: str) -> Model:
+    """The model of that id. Raises BadRequest where the provider has none (any more)."""
+    for model in provider.capabilities.models:
+        if model.id == model_id:
+            return model
+    raise bad("model", f"{provider.name} has no model {model_id!r}.", "model_unknown")
+
+
 def ratio_of(text: str) -> str | None:
     """A word, w:h or w×h as the ratio w:h in lowest terms; None when it is none of them."""
     if text in RATIO_WORDS:

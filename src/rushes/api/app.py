@@ -23,6 +23,7 @@ from rushes.api.stream import Limits, Stream
 from rushes.eventstore.base import Damaged, StoreError
 from rushes.faults import RushesError, Unavailable, bad, damaged
 from rushes.studio import Studio
+from rushes.units import Billed
 
 MAX_BODY_BYTES: Final = 16 * 2**20  # of JSON; a picture may travel in it. Uploads are streamed and have their own cap
 LINGER_S: Final = 1.0  # to read on after a body was refused, so that its sender gets to see the answer
@@ -165,12 +166,17 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return _tell(damaged(request.match_info.get("id", ""), damage.version, damage.position))
     except StoreError as error:
         _log.error("store.failed", path=request.path, error=type(error).__name__, detail=str(error))
-        return _tell(Unavailable("The log cannot be used at the moment: try again."))
+        return _tell(Unavailable("The log cannot be used at the moment: try again.", billed=_perhaps(request)))
     except (ConnectionError, ClientPayloadError):
         return _tell(Refused(400, "invalid_input", "The request was cut off: send it again."))
     except Exception as error:  # noqa: BLE001 - the last line: a bug is told as one, and logged
         _log.error("request.failed", method=request.method, path=request.path, exc_info=error)
-        return _tell(RushesError("Something went wrong in rushes itself; its log says what."))
+        return _tell(RushesError("Something went wrong in rushes itself; its log says what.", billed=_perhaps(request)))
+
+
+def _perhaps(request: web.Request) -> Billed:
+    """What may have been billed where we cannot say how far the request came."""
+    return "unknown" if request.method == "POST" else "no"
 
 
 def _tell(error: RushesError, headers: dict[str, str] | None = None) -> web.Response:

@@ -218,6 +218,18 @@ class CancelBody(Strict, frozen=True, kw_only=True):
     discard: bool = False
 
 
+class CollectBody(Strict, frozen=True, kw_only=True):
+    """`handle`: the provider's own id of the job, where it is not known here."""
+
+    handle: str | None = None
+
+
+class ResubmitBody(Strict, frozen=True, kw_only=True):
+    """`accept_cost`: the job may be paid twice."""
+
+    accept_cost: bool = False
+
+
 class EventsQuery(Strict, frozen=True, kw_only=True):
     """A job's events with versions above `after`."""
 
@@ -290,8 +302,17 @@ RETRYABLE: Final = frozenset[Code]({"rate_limited", "provider_unavailable", "not
 class Refused(RushesError):
     """HTTP itself is why: no such address, a foreign page, too large a body, not yet."""
 
-    def __init__(self, status: int, code: Code, detail: str, *, retryable: bool = False, job_id: str = "") -> None:
-        super().__init__(detail, job_id=job_id)
+    def __init__(
+        self,
+        status: int,
+        code: Code,
+        detail: str,
+        *,
+        retryable: bool = False,
+        job_id: str = "",
+        billed: Billed | None = None,
+    ) -> None:
+        super().__init__(detail, job_id=job_id, billed=billed)
         self.status, self.code, self.retryable = status, code, retryable
 
 

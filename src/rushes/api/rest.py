@@ -12,7 +12,18 @@ from aiohttp.web_request import BaseRequest
 from msgspec import Struct
 from multidict import CIMultiDict
 
-from rushes.api.protocol import CancelBody, ContentQuery, EventsQuery, Health, JobsListing, Listing, Refused, Strict
+from rushes.api.protocol import (
+    CancelBody,
+    CollectBody,
+    ContentQuery,
+    EventsQuery,
+    Health,
+    JobsListing,
+    Listing,
+    Refused,
+    ResubmitBody,
+    Strict,
+)
 from rushes.faults import BadRequest, NotFound, bad
 from rushes.studio import Studio
 from rushes.video import JobsQuery, JobView, TakeView, VideoRequest, decode, fault_of
@@ -39,10 +50,20 @@ class Rest:
             web.get("/v1/jobs/{id}", self.show),
             web.post("/v1/jobs/{id}/cancel", self.cancel),
             web.post("/v1/jobs/{id}/poll", self.poll),
+            web.post("/v1/jobs/{id}/collect", self.collect),
+            web.post("/v1/jobs/{id}/resubmit", self.resubmit),
+            web.post("/v1/jobs/{id}/give-up", self.give_up),
+            web.post("/v1/jobs/{id}/retry", self.retry),
             web.get("/v1/jobs/{id}/events", self.events),
             web.get("/v1/jobs/{id}/content", self.content),
             web.post("/v1/uploads", self.upload),
+            web.get("/v1/providers", self.providers),
         ]
+
+    async def providers(self, request: web.Request) -> web.StreamResponse:
+        """Who can make videos, and how that fares."""
+        query(request, Strict)
+        return answer(Listing(data=await self._studio.providers()))
 
     async def health(self, request: web.Request) -> web.StreamResponse:
         """Whether the server is there."""
@@ -54,9 +75,7 @@ class Rest:
         """Begin a job: it is durable when this answers."""
         query(request, Strict)
         wanted = decode(await request.read(), VideoRequest)
-        view, replayed = await self._studio.submit(wanted, _idempotency_key(request))
-        headers = {"Location": f"/v1/jobs/{view.id}", "Retry-After": str(LOOK_AGAIN_S)}
-        return answer(view, 202, headers | ({"Idempotent-Replayed": "true"} if replayed else {}))
+        return _begun(*await self._studio.submit(wanted, _idempotency_key(request)))
 
     async def jobs(self, request: web.Request) -> web.StreamResponse:
         """Some of the jobs, the newest first unless asked otherwise."""
@@ -91,6 +110,30 @@ class Rest:
         decode(await request.read() or b"{}", Strict)
         return answer(await self._studio.poll(request.match_info["id"]))
 
+    async def collect(self, request: web.Request) -> web.StreamResponse:
+        """Have a parked job fetch what was paid."""
+        query(request, Strict)
+        asked = decode(await request.read() or b"{}", CollectBody)
+        return answer(await self._studio.collect(request.match_info["id"], handle=asked.handle))
+
+    async def resubmit(self, request: web.Request) -> web.StreamResponse:
+        """Send a parked job again."""
+        query(request, Strict)
+        asked = decode(await request.read() or b"{}", ResubmitBody)
+        return answer(await self._studio.resubmit(request.match_info["id"], accept_cost=asked.accept_cost))
+
+    async def give_up(self, request: web.Request) -> web.StreamResponse:
+        """End a parked job."""
+        query(request, Strict)
+        decode(await request.read() or b"{}", Strict)
+        return answer(await self._studio.give_up(request.match_info["id"]))
+
+    async def retry(self, request: web.Request) -> web.StreamResponse:
+        """Begin a new job with the request of one that has ended."""
+        query(request, Strict)
+        decode(await request.read() or b"{}", Strict)
+        return _begun(*await self._studio.retry(request.match_info["id"], _idempotency_key(request)))
+
     async def events(self, request: web.Request) -> web.StreamResponse:
         """A job's history."""
         asked = query(request, EventsQuery)
@@ -103,9 +146,10 @@ class Rest:
         if asked.take < len(view.takes):
             return content_of(view, view.takes[asked.take], request)
         if view.ended:
-            raise NotFound(f"Job {view.id} has no take {asked.take}: it has {len(view.takes)}.", job_id=view.id)
+            detail = f"Job {view.id} has no take {asked.take}: it has {len(view.takes)}."
+            raise NotFound(detail, job_id=view.id, billed=view.billed)
         detail = f"Job {view.id} has no take {asked.take} yet: it is {view.phase}, ask again when it has succeeded."
-        raise Refused(409, "not_found", detail, retryable=True, job_id=view.id)
+        raise Refused(409, "not_found", detail, retryable=True, job_id=view.id, billed=view.billed)
 
     async def upload(self, request: web.Request) -> web.StreamResponse:
         """Keep a file that requests will name. It is never held in memory as a whole."""
@@ -117,6 +161,12 @@ class Rest:
 def answer(body: Struct, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """A struct as JSON."""
     return web.Response(body=msgspec.json.encode(body), status=status, headers=headers, content_type="application/json")
+
+
+def _begun(view: JobView, replayed: bool) -> web.Response:
+    """A job that begins, or that its idempotency key had begun before."""
+    headers = {"Location": f"/v1/jobs/{view.id}", "Retry-After": str(LOOK_AGAIN_S)}
+    return answer(view, 202, headers | ({"Idempotent-Replayed": "true"} if replayed else {}))
 
 
 def query(request: web.Request, kind: type[S]) -> S:
@@ -167,7 +217,8 @@ def content_of(view: JobView, take: TakeView, request: web.Request) -> web.Strea
         return web.Response(status=304, headers={"ETag": tag})
     wanted = request.headers.getall("If-Match", ())
     if wanted and not _names(wanted, tag):
-        raise Refused(412, "conflict", "The take is not the one that If-Match names.", job_id=view.id)
+        detail = "The take is not the one that If-Match names."
+        raise Refused(412, "conflict", detail, job_id=view.id, billed=view.billed)
     return Content(take, f"{view.id}-{take.index}.mp4")
 
 

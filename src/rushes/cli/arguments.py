@@ -36,12 +36,14 @@ exit codes:
     1  the job failed; verify, backup: something is wrong with the log
     2  bad input: an argument, a field, a file, a port in use, a missing extra
     3  there is no such job
-    4  conflict: the key stands for another request, or the job cannot do this any more
+    4  conflict: the key stands for another request, or the job cannot do this as it is
     5  the job was cancelled
     6  the job waits for a person to decide
     7  trouble: the data folder is in use or cannot be used, the server does not answer
    70  a bug in rushes
   130  interrupted; the job goes on with `rushes watch JOB`
+
+an error that does not say "billed" cost nothing
 """
 
 
@@ -74,6 +76,8 @@ class Asked(Struct, frozen=True, kw_only=True):
     after: str | None = None
     limit: int = 20
     discard: bool = False
+    handle: str | None = None
+    accept_cost: bool = False
     file: str | None = None
     fix: bool = False
     accept_loss: bool = False
@@ -117,6 +121,11 @@ def parser() -> Parser:
     _job(verb("show", "one job"))
     _job(verb("events", "a job's history"))
     _cancel(verb("cancel", "stop a job"))
+    _collect(verb("collect", "fetch what a parked job has paid for; never sends or pays anything"))
+    _resubmit(verb("resubmit", "send a parked job again, although it may be paid twice"))
+    _job(verb("give-up", "end a parked job"))
+    _retry(verb("retry", "begin a new job with the request of one that has ended"))
+    verb("providers", "who can make videos, and how that fares where the jobs are run")
     verb("doctor", "what works here, and what does not")
     _verify(verb("verify", "look through the whole log, or a backup, and name what is wrong with it"))
     _backup(verb("backup", "copy the log, also while a server runs; takes are plain files, copy them yourself"))
@@ -147,9 +156,28 @@ def _generate(verb: Parser) -> None:
     ):
         verb.add_argument(name, metavar=metavar, type=kind, help=says)
     verb.add_argument("--audio", action="store_const", const=True, help="with sound")
+    _key(verb)
+    _wait(verb)
+
+
+def _key(verb: Parser) -> None:
     verb.add_argument(
-        "--idempotency-key", metavar="KEY", default="", help="asking again with the same key gives the same job"
+        "--idempotency-key",
+        metavar="KEY",
+        type=_not_blank,
+        default=argparse.SUPPRESS,  # a default would be looked at as if it had been given
+        help="asking again with the same key gives the same job",
     )
+
+
+def _not_blank(text: str) -> str:
+    """A variable that is empty must not become a job without a key."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is blank: leave it out, or give a key")
+    return text
+
+
+def _wait(verb: Parser) -> None:
     verb.add_argument("--no-wait", action="store_true", help="print the job's id and leave")
     verb.add_argument("-o", "--output", metavar="FILE", help="copy the take there")
 
@@ -172,6 +200,24 @@ def _job(verb: Parser) -> None:
 def _cancel(verb: Parser) -> None:
     _job(verb)
     verb.add_argument("--discard", action="store_true", help="where nothing stops it, throw its take away")
+
+
+def _collect(verb: Parser) -> None:
+    _job(verb)
+    verb.add_argument("--handle", metavar="ID", help="the provider's own id of the job, where it is not known here")
+    _wait(verb)
+
+
+def _resubmit(verb: Parser) -> None:
+    _job(verb)
+    verb.add_argument("--accept-cost", action="store_true", help="needed: the job may be paid twice")
+    _wait(verb)
+
+
+def _retry(verb: Parser) -> None:
+    _job(verb)
+    _key(verb)
+    _wait(verb)
 
 
 def _serve(verb: Parser) -> None:

@@ -18,6 +18,7 @@ from rushes.cli.screen import Complaint, Screen
 from rushes.eventstore.base import StoreError
 from rushes.faults import BadRequest, Code, RushesError
 from rushes.main import Settings, load_settings, set_up_logs
+from rushes.units import Billed
 
 VERBS: Final[Mapping[str, Callable[[Asked, Settings, Screen], Awaitable[Exit]]]] = {
     "generate": verbs.generate,
@@ -27,11 +28,17 @@ VERBS: Final[Mapping[str, Callable[[Asked, Settings, Screen], Awaitable[Exit]]]]
     "show": verbs.show,
     "events": verbs.events,
     "cancel": verbs.cancel,
+    "collect": verbs.collect,
+    "resubmit": verbs.resubmit,
+    "give-up": verbs.give_up,
+    "retry": verbs.retry,
+    "providers": verbs.providers,
     "doctor": doctor,
     "verify": upkeep.verify,
     "backup": upkeep.backup,
     "restore": upkeep.restore,
 }
+SPENDING: Final = frozenset({"generate", "serve", "watch", "cancel", "collect", "resubmit", "give-up", "retry"})
 EXITS: Final[Mapping[Code, Exit]] = {
     "invalid_input": Exit.BAD_INPUT,
     "unsupported_feature": Exit.BAD_INPUT,
@@ -72,7 +79,7 @@ def main(words: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
     except Exception as error:  # noqa: BLE001 - the last door: whatever it was becomes a sentence and a code
-        return complain(error, screen)
+        return complain(error, screen, "no" if SPENDING.isdisjoint(words) else "unknown")
 
 
 def _run(words: Sequence[str], screen: Screen) -> Exit:
@@ -93,19 +100,19 @@ async def _verb(asked: Asked, settings: Settings, screen: Screen) -> Exit:
     return await VERBS[asked.verb](asked, settings, screen)
 
 
-def complain(error: Exception, screen: Screen) -> Exit:
-    """Say what went wrong; the answer is the exit code."""
+def complain(error: Exception, screen: Screen, billed: Billed = "unknown") -> Exit:
+    """Say what went wrong; the answer is the exit code. `billed`: what may be, where the error itself cannot say."""
     match error:
         case RushesError():
             _complain(error, screen)
             return EXITS.get(error.code, Exit.TROUBLE)
         case StoreError():
-            screen.complain(Complaint(code="storage_failed", detail=str(error)))
+            screen.complain(Complaint(code="storage_failed", detail=str(error), billed=billed))
             return Exit.TROUBLE
         case _:
             word = type(error).__name__
             detail = f"This should not have happened ({word}): RUSHES_LOG_LEVEL=debug shows where; please report it."
-            screen.complain(Complaint(code="internal_error", detail=detail))
+            screen.complain(Complaint(code="internal_error", detail=detail, billed=billed))
             return Exit.INTERNAL
 
 

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from rushes.units import Billed
-from rushes.video import JobView, TakeView
+from rushes.video import JobView, ProviderView, TakeView
 
 BAR_CELLS: Final = 24
 REDRAW_S: Final = 0.5
@@ -28,7 +28,7 @@ class Complaint(Struct, frozen=True, omit_defaults=True, kw_only=True):
     field: str = ""
     job_id: str = ""
     idempotency_key: str = ""
-    billed: Billed = "no"
+    billed: Billed
 
 
 class Screen:
@@ -50,7 +50,10 @@ class Screen:
     def complain(self, complaint: Complaint, option: str = "") -> None:
         """Say what went wrong, and which option it is about."""
         about = f"{option}: " if option else ""
-        sentence = f"rushes: {about}{complaint.detail}"
+        detail = complaint.detail
+        if complaint.billed != "no":
+            detail = f"{detail.removesuffix('.')} (billed: {complaint.billed})."
+        sentence = f"rushes: {about}{detail}"
         self._write(self._err, msgspec.json.encode(complaint).decode() if self.as_json else plain(sentence))
 
     def progress(self) -> Progress:
@@ -183,6 +186,29 @@ def _job_row(view: JobView) -> tuple[str, ...]:
     return view.id, view.phase, done, model_name(view), moment(view.created_at), plain(prompt)
 
 
+def providers_table(views: Sequence[ProviderView]) -> str:
+    """One line a lane."""
+    head = ("PROVIDER", "KEY", "LANE", "SENDING", "WAITING", "JOBS", "POLLS A JOB")
+    return aligned([head, *(row for view in views for row in _lane_rows(view))])
+
+
+def _lane_rows(view: ProviderView) -> list[tuple[str, ...]]:
+    if not view.lanes:
+        return [(view.name, "", "not used", "", "", "", "")]
+    return [
+        (
+            view.name,
+            lane.credential,
+            "open" if lane.closed_until is None else f"closed until {moment(lane.closed_until)}: {lane.closed_by}",
+            str(lane.sending),
+            str(lane.waiting),
+            str(lane.jobs),
+            "" if lane.polls_per_job is None else str(lane.polls_per_job),
+        )
+        for lane in view.lanes
+    ]
+
+
 def model_name(view: JobView) -> str:
     """As `--model` takes it."""
     return view.model if view.model == view.provider else f"{view.provider}/{view.model}"
@@ -193,6 +219,7 @@ def job_sheet(view: JobView) -> str:
     cost = f"{view.cost.micro_usd / 1e6:.4g} USD" if view.cost and view.cost.micro_usd else ""
     facts = {
         "job": view.id,
+        "retry of": view.parent,
         "status": view.status if view.status == view.phase else f"{view.status} ({view.phase})",
         "progress": "" if view.progress is None else f"{view.progress} %",
         "model": model_name(view),

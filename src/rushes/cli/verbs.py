@@ -6,20 +6,34 @@ import asyncio
 import os
 import shlex
 import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 from rushes.api import app
 from rushes.cli.arguments import Asked, Exit
 from rushes.cli.desk import Desk, owning, reading
-from rushes.cli.screen import Complaint, Screen, aligned, at_rest, instant, job_sheet, jobs_table, take_line
+from rushes.cli.screen import (
+    Complaint,
+    Screen,
+    aligned,
+    at_rest,
+    instant,
+    job_sheet,
+    jobs_table,
+    providers_table,
+    take_line,
+)
 from rushes.faults import bad
 from rushes.main import Settings, open_studio
 from rushes.video import JobView, MediaInput, VideoRequest
 
 CANCEL_WAIT_S: Final = 15.0
+GOODBYE_S: Final = 1.0  # after the grace: for the last answers
+HARD_STOP_S: Final = 2.0  # after the grace: by then the files are closed, or the process is ended as it is
 BLOCK_BYTES: Final = 256 * 1024
 ENDS: Final = {"succeeded": Exit.OK, "failed": Exit.FAILED, "cancelled": Exit.CANCELLED}
 
@@ -33,14 +47,31 @@ async def generate(asked: Asked, settings: Settings, screen: Screen) -> Exit:
     async with owning(settings) as desk:
         request = await _request(asked, desk)
         view, repeated = await desk.submit(request, asked.idempotency_key)
-        if asked.no_wait:
-            screen.result(view, view.id)
-            screen.note(f"To follow it, and to run it on if no server does: {_watch(view, asked)}")
-            return Exit.OK
-        screen.note(f"{view.id} {'was begun before: going on' if repeated else 'begun'}")
-        view = await _follow(view, desk, asked, screen)
-        if view.takes and output is not None:
-            await desk.save(view.id, output)
+        return await _wait(view, _begun(view, repeated), desk, asked, screen, output)
+
+
+async def retry(asked: Asked, settings: Settings, screen: Screen) -> Exit:
+    """Begin a new job with the request of one that has ended, and unless told otherwise wait for its take."""
+    output = _output(asked)
+    async with owning(settings) as desk:
+        view, repeated = await desk.retry(asked.job, asked.idempotency_key)
+        return await _wait(view, _begun(view, repeated), desk, asked, screen, output)
+
+
+def _begun(view: JobView, repeated: bool) -> str:
+    return f"{view.id} {'was begun before: going on' if repeated else 'begun'}"
+
+
+async def _wait(view: JobView, says: str, desk: Desk, asked: Asked, screen: Screen, output: Path | None) -> Exit:
+    """Wait for a job's take, unless told otherwise."""
+    if asked.no_wait:
+        screen.result(view, view.id)
+        screen.note(f"To follow it, and to run it on if no server does: {_watch(view, asked)}")
+        return Exit.OK
+    screen.note(says)
+    view = await _follow(view, desk, asked, screen)
+    if view.takes and output is not None:
+        await desk.save(view.id, output)
     return _finish(view, screen, output)
 
 
@@ -134,7 +165,7 @@ def _finish(view: JobView, screen: Screen, output: Path | None = None) -> Exit:
     if view.error is not None:
         screen.complain(Complaint(code=view.error.code, detail=view.error.detail, job_id=view.id, billed=view.billed))
     if view.attention:
-        detail = f"{view.attention} A person has to decide (billed: {view.billed})."
+        detail = f"{view.attention} A person has to decide."
         screen.complain(Complaint(code="no_answer", detail=detail, job_id=view.id, billed=view.billed))
     return ENDS.get(view.status, Exit.NEEDS_A_PERSON)
 
@@ -145,6 +176,16 @@ def _watch(view: JobView, asked: Asked) -> str:
 
 
 # ── looking ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def providers(_: Asked, settings: Settings, screen: Screen) -> Exit:
+    """All providers, and how their lanes fare where the jobs are run."""
+    async with reading(settings) as desk:
+        found = await desk.providers()
+    screen.result(found, providers_table(found))
+    if not any(provider.lanes for provider in found):
+        screen.note("A lane appears with its first job, in the process that runs it: `rushes serve`.")
+    return Exit.OK
 
 
 async def list_jobs(asked: Asked, settings: Settings, screen: Screen) -> Exit:
@@ -210,6 +251,34 @@ async def cancel(asked: Asked, settings: Settings, screen: Screen) -> Exit:
     return Exit.OK
 
 
+async def collect(asked: Asked, settings: Settings, screen: Screen) -> Exit:
+    """Have a parked job fetch what was paid, and unless told otherwise wait for it. What is there needs no owner."""
+    output = _output(asked)
+    async with reading(settings) as desk:
+        view = await desk.show(asked.job)
+        if view.status == "succeeded":
+            return await _wait(view, f"{view.id} has its takes", desk, asked, screen, output)
+    async with owning(settings) as desk:
+        view = await desk.collect(asked.job, handle=asked.handle)
+        return await _wait(view, f"{view.id} is {view.phase}: going on", desk, asked, screen, output)
+
+
+async def resubmit(asked: Asked, settings: Settings, screen: Screen) -> Exit:
+    """Send a parked job again, and unless told otherwise wait for its take."""
+    output = _output(asked)
+    async with owning(settings) as desk:
+        view = await desk.resubmit(asked.job, accept_cost=asked.accept_cost)
+        return await _wait(view, f"{view.id} is sent again", desk, asked, screen, output)
+
+
+async def give_up(asked: Asked, settings: Settings, screen: Screen) -> Exit:
+    """End a parked job."""
+    async with owning(settings) as desk:
+        view = await desk.give_up(asked.job)
+    screen.result(view, f"{view.id} {view.phase} (billed: {view.billed})")
+    return Exit.OK
+
+
 async def _rest(view: JobView, desk: Desk) -> JobView:
     """The job as it is once it has ended, or when we have waited long enough."""
     try:
@@ -227,10 +296,11 @@ async def _rest(view: JobView, desk: Desk) -> JobView:
 
 
 async def serve(asked: Asked, settings: Settings, screen: Screen) -> Exit:
-    """Own the folder and answer until SIGINT or SIGTERM; a second one ends the process at once."""
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, _stop, stop)
+    """Own the folder and answer until SIGINT or SIGTERM; a second one ends the process at once.
+
+    Whoever is being answered has the same grace as the paid calls. What still hangs after it does not keep us here.
+    """
+    stop = _stop_at_signals(settings.stop_grace_s + HARD_STOP_S)
     async with open_studio(settings=settings, accept_loss=asked.accept_loss) as studio:
         server = await app.serve(studio, settings.listen, allowed_origins=settings.allowed_origins)
         try:
@@ -240,11 +310,34 @@ async def serve(asked: Asked, settings: Settings, screen: Screen) -> Exit:
             await stop.wait()
         finally:
             studio.announce("")  # others are told that we hold the folder, not to ask a closed door
-            await server.close()
+            await asyncio.gather(_close(server, settings.stop_grace_s), studio.stop(settings.stop_grace_s))
     return Exit.OK
 
 
-def _stop(stop: asyncio.Event) -> None:
-    if stop.is_set():
-        os._exit(Exit.INTERRUPTED)  # crash-only: what is unfinished is owed again at the next start
-    stop.set()
+async def _close(server: app.Server, grace_s: float) -> None:
+    """Let what is being answered end, and say goodbye; but wait for nobody who does not let go."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(grace_s + GOODBYE_S):
+            await server.close()
+
+
+def _stop_at_signals(hard_stop_s: float) -> asyncio.Event:
+    """Set by the first SIGINT or SIGTERM. The second ends the process, and so does time: also where everything hangs.
+
+    To end at once is safe: what is unfinished is owed again at the next start.
+    """
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    stopping = False
+
+    def signalled(_number: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        if stopping:
+            os._exit(Exit.INTERRUPTED)
+        stopping = True
+        if sys.platform != "win32":
+            signal.setitimer(signal.ITIMER_REAL, hard_stop_s)  # nobody handles its signal: the system ends us
+        loop.call_soon_threadsafe(stop.set)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signalled)
+    return stop
