@@ -197,6 +197,7 @@ async def test_only_as_many_sends_at_once_as_there_are_permits(rig: Rig) -> None
 
 async def test_of_the_jobs_that_wait_a_bounded_number_is_in_memory(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system_module, "MAX_IDLE", 2)
+    monkeypatch.setattr(system_module, "IDLE_AT_ONCE", 2)
     rig.twin.done_at_once = False
     studio = await rig.open(Acme(poll_s=0.5))
     jobs = [await studio.generate(f"lake {n}") for n in range(9)]

@@ -268,7 +268,7 @@ class Sticky(Ours):
 async def test_a_place_that_was_kept_for_a_damaged_job_goes_to_the_next(
     tmp_path: Path, kind: type[System], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(system_module, "MAX_IDLE", 0)  # who waits is read again
+    monkeypatch.setattr(system_module, "MAX_IDLE", -system_module.IDLE_AT_ONCE)  # who waits is read again
     wire, store = Wire(AcmeTwin()), MemoryStore()
     wire.gate = asyncio.Event()
     system, studio = make(store, tmp_path, wire, kind=kind)

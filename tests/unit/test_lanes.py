@@ -9,6 +9,7 @@ import pytest
 
 from rushes.actors import lanes
 from rushes.actors.lanes import Lane, Places
+from rushes.adapters.capabilities import Capabilities
 from rushes.faults import Fault
 from rushes.testing.loop import run
 
@@ -34,9 +35,13 @@ class Woken:
         return self.streams
 
 
-def make(sends_at_once: int = 1, send_interval_s: float = 0.0) -> tuple[Woken, Lane]:
+def limits(submits_at_once: int = 1) -> Capabilities:
+    return Capabilities(base_url="", base_url_env="", models=(), submits_at_once=submits_at_once)
+
+
+def make(sends_at_once: int = 1) -> tuple[Woken, Lane]:
     woken = Woken()
-    return woken, Lane("l", woken.by_lane, sends_at_once=sends_at_once, send_interval_s=send_interval_s)
+    return woken, Lane("l", woken.by_lane, limits(sends_at_once))
 
 
 def now() -> float:
@@ -76,7 +81,7 @@ def test_nobody_is_woken_early_nor_more_than_a_moment_late() -> None:
     async def main() -> None:
         draw = random.Random(1)
         told: dict[int, float] = {}
-        lane = Lane("l", lambda _, streams: told.update(dict.fromkeys(streams, now())), sends_at_once=1)
+        lane = Lane("l", lambda _, streams: told.update(dict.fromkeys(streams, now())), limits())
         due = {stream: draw.uniform(0, 100) for stream in range(2_000)}
         for stream, at in due.items():
             lane.wake_at(stream, at)

@@ -124,6 +124,11 @@ def _collect(job: Job, given: Handle | None, now: float) -> list[Event]:
             return []
 
 
+def minds_time(job: Job) -> bool:
+    """Whether the mere passing of time can bring something: else a wake needs no decision."""
+    return isinstance(job, Queued | InDoubt)
+
+
 def _overdue(job: Job, now: float) -> list[Event]:
     """What the mere passing of time brings."""
     match job:

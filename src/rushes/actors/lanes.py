@@ -10,13 +10,11 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 from math import inf
-from typing import Final
+from typing import Final, Protocol
 
 from rushes.faults import Code, Fault
 
 TICK_S: Final = 0.005  # wakes this close together are handed out together
-CALLS_AT_ONCE: Final = 64  # polls, look-ups, cancels, uploads
-FETCHES_AT_ONCE: Final = 8  # downloads of finished takes
 FAILURES_CLOSE: Final = 5  # in a row, whichever jobs they were about
 FAILURE_PAUSE_S: Final = (5.0, 300.0)  # the first, and the longest; each is twice the one before
 CREDENTIAL_PAUSE_S: Final = (60.0, 600.0)
@@ -29,6 +27,19 @@ _STREAM_MASK: Final = 2**_STREAM_BITS - 1
 _HEARD_MASK: Final = 2**_HEARD_BITS - 1
 
 Wake = Callable[["Lane", list[int]], None]
+
+
+class Limits(Protocol):
+    """The part of a provider's capabilities that holds for a lane; see there."""
+
+    @property
+    def submits_at_once(self) -> int: ...
+    @property
+    def submit_interval_s(self) -> float: ...
+    @property
+    def calls_at_once(self) -> int: ...
+    @property
+    def fetches_at_once(self) -> int: ...
 
 
 class Places:
@@ -142,7 +153,7 @@ class Places:
 class Lane:
     """Timers, places and health. Times here are the loop's own, so a wall clock that jumps moves no timer."""
 
-    def __init__(self, name: str, wake: Wake, *, sends_at_once: int, send_interval_s: float = 0.0) -> None:
+    def __init__(self, name: str, wake: Wake, limits: Limits) -> None:
         """`wake` is told which streams are due, or may come for the place that is kept for them."""
         self.name = name
         self.polls = self.ended = 0  # since we began
@@ -151,10 +162,10 @@ class Lane:
         self.closed_until = -inf
         self.closed_by: Code | None = None  # why it was closed the last time
         self._wake_up = wake
-        self.sends = Places(sends_at_once, self._wake, send_interval_s)
-        self.calls = Places(CALLS_AT_ONCE, self._wake)
-        self.fetches = Places(FETCHES_AT_ONCE, self._wake)
-        self._most_sends = sends_at_once
+        self._limits = limits
+        self.sends = Places(limits.submits_at_once, self._wake, limits.submit_interval_s)
+        self.calls = Places(limits.calls_at_once, self._wake)
+        self.fetches = Places(limits.fetches_at_once, self._wake)
         self._heap: list[int] = []
         self._streams: dict[int, int] = {}  # when it is due, and when its provider was last heard, in one integer
         self._last_of_many = 0.0
@@ -193,10 +204,10 @@ class Lane:
         """Wake many that were not known before, one after the other: behind those who were told so earlier."""
         first = max(_now(), self._last_of_many)
         self._last_of_many = first + len(streams) * each_s
-        dues = [int((first + n * each_s) * 1000) + 1 for n in range(len(streams))]
-        self._streams.update(zip(streams, [due << _HEARD_BITS for due in dues], strict=True))
-        self._heap += [due << _STREAM_BITS | stream for due, stream in zip(dues, streams, strict=True)]
-        heapq.heapify(self._heap)
+        for n, stream in enumerate(streams):
+            due_ms = int((first + n * each_s) * 1000) + 1
+            self._streams[stream] = due_ms << _HEARD_BITS
+            heapq.heappush(self._heap, due_ms << _STREAM_BITS | stream)  # they rise, so each is put at the end
         self._arm()
 
     def heard_at(self, stream: int) -> float:
@@ -262,8 +273,7 @@ class Lane:
     def went_well(self) -> None:
         """The provider answered, whatever it said."""
         self.failures = self.refusals = 0
-        if self.sends.at_once != self._most_sends:
-            self.sends.at_once, self.calls.at_once = self._most_sends, CALLS_AT_ONCE
+        self.sends.at_once, self.calls.at_once = self._limits.submits_at_once, self._limits.calls_at_once
 
     def went_wrong(self, fault: Fault, at: Places) -> None:
         """What one job was told holds for all of them: the credential, the limits and the provider are the same."""

@@ -24,13 +24,14 @@ from msgspec.structs import replace
 from rushes.actors import messages as m
 from rushes.actors.actor import KIND, Actor, Asked, Turn, is_users, lane_of
 from rushes.actors.codec import BadEvent
-from rushes.actors.job import pending
+from rushes.actors.job import minds_time, pending
 from rushes.actors.lanes import Lane, Places
 from rushes.actors.messages import TYPES, Command, Job, Owed
 from rushes.actors.perform import Performer
 from rushes.actors.schedule import due_at
 from rushes.actors.words import billed_word
 from rushes.adapters.base import Adapter
+from rushes.adapters.capabilities import Capabilities
 from rushes.eventstore.base import (
     Damaged,
     EventStore,
@@ -46,17 +47,18 @@ from rushes.faults import Fault, NotFound, RushesError, Unreadable, damaged
 from rushes.units import Clock
 
 MAX_MAILBOX: Final = 100  # users' commands; a report is never refused
-MAX_IDLE: Final = 8_192  # jobs that wait and are kept in memory all the same
+MAX_IDLE: Final = 4_096  # jobs that wait and are kept in memory all the same
+IDLE_AT_ONCE: Final = 1_024  # more of them leave together
 STORE_RETRY_S: Final = 1.0
 MAX_REPEATS: Final = 5  # turns in a row that found the log elsewhere
 LOAD_AT_ONCE: Final = 200  # due streams read in one statement
 TAKE_UP_AT_ONCE: Final = 10_000  # unfinished jobs read at the start in one statement
 TAKE_UP_EACH_S: Final = 0.0002  # between their first wakes
-DEFAULT_SENDS_AT_ONCE: Final = 8
 _WAKE: Final = m.Wake()
 _PAID: Final = (m.Send, m.SendAgain)
 _CALLS: Final = (m.Ask, m.Look, m.CancelRemote, m.Prepare)
 _WORTH_TELLING: Final = (m.SubmissionAccepted, m.JobSucceeded, m.JobFailed, m.JobCancelled, m.JobParked)
+_NO_PROVIDER: Final = Capabilities(base_url="", base_url_env="", models=())  # of jobs whose adapter is gone
 _log = structlog.get_logger("rushes")
 
 
@@ -269,7 +271,7 @@ class System:
         asleep: list[int] = []
         for stream in streams:
             if (actor := self._live.get(stream)) is not None:
-                self._tell(actor, Asked(_WAKE))
+                self._nudge(actor)
             else:
                 asleep.append(stream)
         for start in range(0, len(asleep), LOAD_AT_ONCE):
@@ -286,9 +288,17 @@ class System:
             return
         for stream in streams:
             if (actor := self._live.get(stream)) is not None:
-                self._tell(actor, Asked(_WAKE))
+                self._nudge(actor)
             else:
                 lane.forget(stream)
+
+    def _nudge(self, actor: Actor) -> None:
+        """Its time has come, or a place is kept for it."""
+        if minds_time(actor.job):
+            self._tell(actor, Asked(_WAKE))
+        elif actor.mailbox is None:
+            self._idle.pop(actor.stream or 0, None)
+            self._go_on(actor)
 
     # ── turns ──
 
@@ -310,7 +320,7 @@ class System:
     def _turn(self, actor: Actor, asked: list[Asked]) -> None:
         """Decide; where something happened have it stored, else go straight on."""
         actor.mailbox = []
-        self._idle.pop(actor.stream or 0, None)
+        rested = self._idle.pop(actor.stream or 0, False) is None
         try:
             turn = actor.decide(asked, self._clock.now())
             if turn.decided:
@@ -324,7 +334,11 @@ class System:
             self._not_stored(actor, asked, error)
             return
         turn.answer()
-        self._go_on(actor)
+        if rested and is_users(asked[0].command):  # a question, and nothing is owed that was not before
+            actor.mailbox = None
+            self._rest(actor)
+        else:
+            self._go_on(actor)
 
     def _take_permit(self, actor: Actor, turn: Turn) -> None:
         """A permit that is free is taken in the turn that makes it owed: one commit instead of two."""
@@ -598,7 +612,7 @@ class System:
         """Nothing moves. The log has all that matters, so whoever has waited longest may leave the memory."""
         assert actor.stream is not None
         self._idle[actor.stream] = None
-        if len(self._idle) > 2 * MAX_IDLE:
+        if len(self._idle) > MAX_IDLE + IDLE_AT_ONCE:
             for stream in list(islice(self._idle, len(self._idle) - MAX_IDLE)):
                 del self._idle[stream], self._names[self._live.pop(stream).name]
 
@@ -607,9 +621,7 @@ class System:
     def _lane(self, name: str) -> Lane:
         if (lane := self._lanes.get(name)) is None:
             adapter = self._adapters.get(name.partition("/")[0])
-            sends_at_once = adapter.capabilities.submits_at_once if adapter else DEFAULT_SENDS_AT_ONCE
-            interval_s = adapter.capabilities.submit_interval_s if adapter else 0.0
-            lane = self._lanes[name] = Lane(name, self._wake, sends_at_once=sends_at_once, send_interval_s=interval_s)
+            lane = self._lanes[name] = Lane(name, self._wake, adapter.capabilities if adapter else _NO_PROVIDER)
         return lane
 
     def _snapshot(self, actor: Actor) -> Snapshot:

@@ -78,8 +78,10 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     base_url_env: str  # the environment variable that points it elsewhere (an emulator, a gateway)
     models: tuple[Model, ...]
     auth: Auth | None = None
-    submits_at_once: int = 8  # of one credential
-    submit_interval_s: float = 0.0  # the least time between two submits of one credential: a rate limit
+    submits_at_once: int = 8  # this and the next three: of one credential
+    submit_interval_s: float = 0.0  # the least time between two submits: a rate limit
+    calls_at_once: int = 64  # polls, look-ups, cancels and uploads
+    fetches_at_once: int = 8  # downloads of finished takes
     docs_url: str = ""
 
 

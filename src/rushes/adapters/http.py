@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final, Self
@@ -96,8 +97,9 @@ class Http:
         self._clock, self._limits = clock, limits
         self._explicit = frozenset(_explicit(name, url) for name, url in base_urls.items())
         guard = Guard(self._explicit)
-        self._reads = _session(TCPConnector(socket_factory=guard, use_dns_cache=False), user_agent)
-        self._paid = _session(TCPConnector(socket_factory=guard, use_dns_cache=False, force_close=True), user_agent)
+        connector = partial(TCPConnector, socket_factory=guard, use_dns_cache=False, limit=0)  # lanes have the limits
+        self._reads = _session(connector(), user_agent)
+        self._paid = _session(connector(force_close=True), user_agent)
 
     async def __aenter__(self) -> Self:
         """Nothing is connected before it is needed."""

@@ -1,0 +1,66 @@
+"""`make sim` as a person runs it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+from sim_controls import BREAKS
+from sim_plan import drawn
+from sim_rules import judged
+from sim_world import Control
+
+ROOT = Path(__file__).parents[2]
+
+
+@cache
+def red_seed() -> int:
+    """The first that is red without intents."""
+    control = BREAKS["no_intent"]()
+    return next(seed for seed in range(1_000) if "paid twice" in judged(drawn(seed), control).rules)
+
+
+def sim(**words: str) -> tuple[int, str]:
+    """Its exit code and all that it says."""
+    make = shutil.which("make")
+    assert make, "make is needed, as for everything here"
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(
+        [make, "sim", *[f"{name}={value}" for name, value in words.items()]],
+        cwd=ROOT,
+        env=environ | {"PYTHONHASHSEED": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_green_seed_ends_with_0_and_leaves_the_same_log_as_here(tmp_path: Path) -> None:
+    code, said = sim(SEED=str(red_seed()), LOG=str(tmp_path / "log"))
+    assert (code, "nothing is broken" in said) == (0, True), said
+    assert (tmp_path / "log").read_bytes() == judged(drawn(red_seed()), Control()).log
+
+
+def test_a_red_seed_ends_with_1_and_names_the_faults_that_do_it(tmp_path: Path) -> None:
+    code, said = sim(SEED=str(red_seed()), BREAK="no_intent", LOG=str(tmp_path / "log"))
+    assert (code, "paid twice" in said, "crash at step" in said) == (1, True, True), said
+    assert b"job.requested" in (tmp_path / "log").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ({"SEED": "1", "BREAK": "nothing", "LOG": "f"}, "no_intent"),
+        ({"SEED": "-1", "LOG": "f"}, "SEED"),
+        ({"SEED": "1"}, "LOG"),
+    ],
+)
+def test_a_wrong_question_ends_with_2_and_says_what_there_is(words: dict[str, str], names: str) -> None:
+    code, said = sim(**words)
+    assert (code, names in said) == (2, True), said
