@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from acme import Acme, AcmeTwin, Wire, make
 
 from rushes.actors import messages as m
-from rushes.actors import system as system_module
 from rushes.actors.actor import Actor, Asked
 from rushes.actors.system import System
 from rushes.eventstore.base import Stored, StoreUnavailable, Write
@@ -195,11 +195,16 @@ async def test_only_as_many_sends_at_once_as_there_are_permits(rig: Rig) -> None
     assert len(rig.twin.renders) == 5
 
 
-async def test_of_the_jobs_that_wait_a_bounded_number_is_in_memory(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(system_module, "MAX_IDLE", 2)
-    monkeypatch.setattr(system_module, "IDLE_AT_ONCE", 2)
+class Forgetting(System):
+    """Keeps two jobs that wait in memory, four at most."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts, max_idle=2)
+
+
+async def test_of_the_jobs_that_wait_a_bounded_number_is_in_memory(rig: Rig) -> None:
     rig.twin.done_at_once = False
-    studio = await rig.open(Acme(poll_s=0.5))
+    studio = await rig.open(Acme(poll_s=0.5), Forgetting)
     jobs = [await studio.generate(f"lake {n}") for n in range(9)]
     for job in jobs:
         await until(job, "running")

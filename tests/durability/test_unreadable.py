@@ -252,10 +252,17 @@ async def test_who_follows_a_job_hears_that_it_was_damaged(rig: Rig) -> None:
     await store.close()
 
 
-# ── Permits ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Places ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Sticky(Ours):
+class Forgetful(Ours):
+    """Who waits is read again."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts, max_idle=0)
+
+
+class Sticky(Forgetful):
     """The negative control: who cannot be read stays where it was."""
 
     def _lane(self, name: str) -> Lane:
@@ -264,11 +271,8 @@ class Sticky(Ours):
         return lane
 
 
-@pytest.mark.parametrize("kind", [Ours, Sticky])
-async def test_a_place_that_was_kept_for_a_damaged_job_goes_to_the_next(
-    tmp_path: Path, kind: type[System], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(system_module, "MAX_IDLE", -system_module.IDLE_AT_ONCE)  # who waits is read again
+@pytest.mark.parametrize("kind", [Forgetful, Sticky])
+async def test_a_place_that_was_kept_for_a_damaged_job_goes_to_the_next(tmp_path: Path, kind: type[System]) -> None:
     wire, store = Wire(AcmeTwin()), MemoryStore()
     wire.gate = asyncio.Event()
     system, studio = make(store, tmp_path, wire, kind=kind)
@@ -285,7 +289,7 @@ async def test_a_place_that_was_kept_for_a_damaged_job_goes_to_the_next(
         await job.result(timeout_s=5)
     await good.result(timeout_s=5)
     await until(lambda: kind is Sticky or lane.sends.taken == 0)
-    assert (lane.sends.taken, len(lane.sends._kept)) == ((0, 0) if kind is Ours else (1, 1))
+    assert (lane.sends.taken, len(lane.sends._kept)) == ((0, 0) if kind is Forgetful else (1, 1))
     await system.stop()
 
 

@@ -29,10 +29,9 @@ from sim_provider import CANCELS, CLASSES, LAST_ARRIVAL_S, Render, SimAdapter, T
 
 from rushes.actors import codec
 from rushes.actors import messages as m
-from rushes.actors.actor import Actor
 from rushes.actors.job import replay
 from rushes.actors.perform import Performer
-from rushes.actors.system import Snapshot, System
+from rushes.actors.system import MAX_IDLE, Snapshot, System
 from rushes.adapters.base import Adapter, Failed, Keep, Request, Response, Sink
 from rushes.adapters.http import _from_twin, failure
 from rushes.assets import Assets, KeepAs, StorageTrouble, sniff
@@ -122,8 +121,10 @@ class Life:
         adapters = world.adapters
         performer = Performer(adapters, Line(self), SimAssets(world), world, world.probe)
         disk = world.control.disk(self)
-        kind = Sleepy if world.plan.seed % 2 else System
-        self.system = kind(store=disk, adapters=adapters, performer=performer, clock=world, rng=rng)
+        max_idle = 0 if world.plan.seed % 2 else MAX_IDLE  # 0: each job is loaded again when it is due or asked for
+        self.system = System(
+            store=disk, adapters=adapters, performer=performer, clock=world, rng=rng, max_idle=max_idle
+        )
 
     async def here(self) -> None:
         """Go on, or never: the process is gone."""
@@ -214,15 +215,6 @@ class Line:
         if isinstance(reply, Failed):
             raise reply
         return reply
-
-
-class Sleepy(System):
-    """Keeps no idle job in memory: each is loaded again when it is due or asked for."""
-
-    def _rest(self, actor: Actor) -> None:
-        super()._rest(actor)
-        for stream in list(self._idle):
-            del self._idle[stream], self._names[self._live.pop(stream).name]
 
 
 class Control:

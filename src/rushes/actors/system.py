@@ -48,7 +48,7 @@ from rushes.units import Clock
 
 MAX_MAILBOX: Final = 100  # users' commands; a report is never refused
 MAX_IDLE: Final = 4_096  # jobs that wait and are kept in memory all the same
-IDLE_AT_ONCE: Final = 1_024  # more of them leave together
+IDLE_AT_ONCE: Final = 1_024  # so many more may be, and leave together
 STORE_RETRY_S: Final = 1.0
 MAX_REPEATS: Final = 5  # turns in a row that found the log elsewhere
 LOAD_AT_ONCE: Final = 200  # due streams read in one statement
@@ -88,10 +88,11 @@ class System:
         rng: random.Random | None = None,
         fence: int = 0,
         release: str = "",  # ours: it is named to people whose log a newer one wrote
+        max_idle: int = MAX_IDLE,
     ) -> None:
         self.store = store
         self._adapters, self._performer, self._clock, self._fence = adapters, performer, clock, fence
-        self._release = release
+        self._release, self._max_idle = release, max_idle
         self._rng = rng or random.Random()  # noqa: S311 - tokens must differ, not be secret; the system's own costs a call
         self._incarnation = f"{self._rng.getrandbits(63):016x}"
         self._live: dict[int, Actor] = {}
@@ -612,8 +613,8 @@ class System:
         """Nothing moves. The log has all that matters, so whoever has waited longest may leave the memory."""
         assert actor.stream is not None
         self._idle[actor.stream] = None
-        if len(self._idle) > MAX_IDLE + IDLE_AT_ONCE:
-            for stream in list(islice(self._idle, len(self._idle) - MAX_IDLE)):
+        if len(self._idle) > self._max_idle + min(self._max_idle, IDLE_AT_ONCE):
+            for stream in list(islice(self._idle, len(self._idle) - self._max_idle)):
                 del self._idle[stream], self._names[self._live.pop(stream).name]
 
     # ── small things ──
