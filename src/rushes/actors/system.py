@@ -116,8 +116,12 @@ class System:
             self._spawn(self._take_up_all(after))
 
     async def _take_up_all(self, after: int) -> None:
-        while after:
-            after = await self._take_up(after)
+        while after and not self._stopping:
+            try:
+                after = await self._take_up(after)
+            except StoreError as error:
+                _log.error("store.failed", error=type(error).__name__, detail=str(error))
+                await asyncio.sleep(STORE_RETRY_S)
 
     async def _take_up(self, after: int) -> int:
         """Some of the unfinished jobs; the answer is the last of them, 0 where there are no more."""
@@ -451,7 +455,7 @@ class System:
         """A bug, or a log that never fits: this job rests until the next start; no other is touched."""
         _log.error("turn.failed", job=actor.name, error=type(error).__name__, exc_info=error)
         if actor.stream is not None:
-            detail = f"{actor.name} rests until rushes starts again: it could not act ({type(error).__name__}: {error})"
+            detail = f"{actor.name} rests until rushes starts again: it could not act ({type(error).__name__})"
             billed = billed_word(actor.job)
             self._resting[actor.stream] = Unreadable(f"{detail}; please report it.", job_id=actor.name, billed=billed)
             self._contacted(actor.stream)
@@ -650,7 +654,7 @@ class System:
 
 def _refuse(actor: Actor, asked: Sequence[Asked], error: BaseException) -> None:
     known = isinstance(error, RushesError | StoreError)
-    trouble = error if known else actor.unavailable(f"The job could not act: {error}")
+    trouble = error if known else actor.unavailable(f"The job could not act ({type(error).__name__}): please report it.")
     for one in asked:
         one.refuse(trouble)  # type: ignore[arg-type]  # both kinds are Exceptions
 
