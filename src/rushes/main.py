@@ -11,12 +11,12 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import platformdirs
 import structlog
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from rushes import media
 from rushes.actors import codec
@@ -49,7 +49,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     data: str = ""  # the data folder; empty: the user's own data folder
     listen: str = "127.0.0.1:8484"
     default_model: str = "local"
-    stop_grace_s: float = 8.0
+    stop_grace_s: Annotated[float, Meta(ge=0, le=3600)] = 8.0  # for paid calls to end in
     log_level: str = "warning"  # debug, info, warning, error
     allowed_origins: list[str] = []  # pages of other hosts that may open our WebSocket
 

@@ -8,11 +8,12 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 START_S = 30.0
+RUSHES = ("-m", "rushes.cli")
 
 
 def free_port() -> int:
@@ -24,10 +25,12 @@ def free_port() -> int:
 
 
 class Server:
-    """`rushes serve` over a data folder."""
+    """`rushes serve` over a data folder; `program` is what Python runs for it."""
 
-    def __init__(self, folder: Path, port: int, environ: Mapping[str, str] | None = None) -> None:
-        self.folder, self.port, self.environ = folder, port, dict(environ or {})
+    def __init__(
+        self, folder: Path, port: int, environ: Mapping[str, str] | None = None, program: Sequence[str] = RUSHES
+    ) -> None:
+        self.folder, self.port, self.environ, self.program = folder, port, dict(environ or {}), program
         self.url = f"http://127.0.0.1:{port}"
         self._process: asyncio.subprocess.Process | None = None
 
@@ -35,7 +38,7 @@ class Server:
         """Returns when it answers."""
         listen = ("--data", str(self.folder), "--listen", f"127.0.0.1:{self.port}")
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "rushes.cli", "serve", "--json", *listen),
+            *(sys.executable, *self.program, "serve", "--json", *listen),
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, **self.environ},
         )
@@ -46,15 +49,23 @@ class Server:
 
     async def kill(self) -> None:
         """SIGKILL: nothing is said, nothing is finished."""
-        assert self._process is not None
-        self._process.kill()
-        await self._process.communicate()
+        self.send(signal.SIGKILL)
+        await self.ended()
 
     async def stop(self) -> int:
         """SIGTERM, and how it ended."""
+        self.send(signal.SIGTERM)
+        return await self.ended()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the process, if it is there."""
         assert self._process is not None
         with suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(number)
+
+    async def ended(self) -> int:
+        """Wait until it ended, however it did; the answer is its exit code, or minus the signal."""
+        assert self._process is not None
         async with asyncio.timeout(START_S):
             await self._process.communicate()
         assert self._process.returncode is not None

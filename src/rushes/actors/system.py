@@ -478,9 +478,11 @@ class System:
 
     def _settle(self, actor: Actor) -> None:
         """Start, keep or drop the one owed effect; then let the actor sleep if nothing moves."""
-        if actor.stream is None or self._stopping:
+        if actor.stream is None:
             return
         owed = self._owed(actor)
+        if self._stopping and not isinstance(owed, m.Send):  # an intent that is on disk would be a doubt for nothing
+            return
         if isinstance(owed, m.Look):
             self._doubts.setdefault(actor.stream, asyncio.get_running_loop().time())
         if actor.task is not None:
@@ -653,10 +655,10 @@ class System:
 
 
 def _refuse(actor: Actor, asked: Sequence[Asked], error: BaseException) -> None:
-    known = isinstance(error, RushesError | StoreError)
-    trouble = error if known else actor.unavailable(f"The job could not act ({type(error).__name__}): please report it.")
+    if not isinstance(error, RushesError | StoreError):
+        error = actor.unavailable(f"The job could not act ({type(error).__name__}): please report it.")
     for one in asked:
-        one.refuse(trouble)  # type: ignore[arg-type]  # both kinds are Exceptions
+        one.refuse(error)
 
 
 def _places(owed: Owed, lane: Lane) -> Places | None:
