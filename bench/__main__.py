@@ -14,10 +14,10 @@ from typing import Final, NoReturn
 
 import structlog
 
-from bench import log
+from bench import job, log
 from bench.figures import BadKnob, Figure, Knobs, knobs
 
-FIGURES: Final[dict[str, Callable[[Knobs], Iterator[Figure]]]] = {**log.FIGURES}
+FIGURES: Final[dict[str, Callable[[Knobs], Iterator[Figure]]]] = {**log.FIGURES, **job.FIGURES}
 
 
 def chosen(words: Sequence[str]) -> list[Callable[[Knobs], Iterator[Figure]]]:

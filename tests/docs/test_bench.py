@@ -20,10 +20,22 @@ from bench.sizes import no_room
 
 ROOT = Path(__file__).parents[2]
 MEMBERS = {"name", "value", "unit", "ratio", "floor", "rounds", "fsync_p50_us"}
-FIGURES = [
+LOG_FIGURES = [
     *("log.append.1", "log.append.100", "log.append.1000", "log.cpu_us", "log.cpu_us.no_triggers"),
     *("log.replay.long", "log.replay.short", "log.replay.all", "log.size.100k", "log.size.1m", "log.size.3m"),
 ]
+
+
+FEW_JOB_FIGURES = [
+    *("job.100k.rss_mb", "job.100k.first_poll_s", "job.100k.late_p99_ms", "job.passivated_bytes", "job.idle_bytes"),
+    *("job.poll_cpu_us", "job.ask", "job.rate.vs_eventsourcing"),
+]
+ALL_JOB_FIGURES = [
+    *("job.million.rss_mb", "job.million.first_poll_s", "job.million.late_p99_ms"),
+    *(*FEW_JOB_FIGURES, "job.rate.vs_dbos", "job.recovery.vs_dbos"),
+]
+NIGHTLY = bool(os.environ.get("RUSHES_NIGHTLY"))
+WITHOUT_FLOOR = ("job.million", "job.100k", "job.passivated_bytes", "job.idle_bytes")
 
 
 def bench(folder: Path, *words: str, **env: str) -> subprocess.Popen[str]:
@@ -43,17 +55,40 @@ def test_every_figure_is_one_line_of_json_and_no_file_stays(tmp_path: Path) -> N
         told, complaints = run.communicate(timeout=60)
     assert (run.returncode, complaints) == (0, "")
     lines = [msgspec.json.decode(line, type=dict[str, object]) for line in told.splitlines()]
-    assert [line["name"] for line in lines] == FIGURES
+    assert [line["name"] for line in lines] == LOG_FIGURES
     for line in lines:
         assert line.keys() >= MEMBERS
         assert "skipped" in line or all(line[name] for name in MEMBERS), line
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_stopped_leaves_no_file(tmp_path: Path, how: signal.Signals) -> None:
-    with bench(tmp_path, "log.append.1000", BENCH_ROUNDS="99") as run:
-        while run.poll() is None and not any(tmp_path.rglob("candidate.db")):
+def test_every_figure_of_jobs_is_one_line_of_json_and_no_file_stays(tmp_path: Path) -> None:
+    """One peer takes seconds to start, so it runs at night."""
+    words = ["job"] if NIGHTLY else ["job.100k", *FEW_JOB_FIGURES[3:]]
+    with bench(tmp_path, *words, BENCH_SCALE="0.001") as run:
+        told, complaints = run.communicate(timeout=100)
+    assert (run.returncode, complaints) == (0, "")
+    lines = [msgspec.json.decode(line, type=dict[str, object]) for line in told.splitlines()]
+    assert [line["name"] for line in lines] == (ALL_JOB_FIGURES if NIGHTLY else FEW_JOB_FIGURES)
+    for line in lines:
+        bare = str(line["name"]).startswith(WITHOUT_FLOOR)
+        needed = {"name", "value", "unit", "rounds"} if bare else MEMBERS
+        assert line.keys() >= MEMBERS
+        assert "skipped" in line or all(line[name] is not None for name in needed), line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("how", "figure", "file"),
+    [
+        (signal.SIGINT, "log.append.1000", "candidate.db"),
+        (signal.SIGTERM, "log.append.1000", "candidate.db"),
+        (signal.SIGTERM, "job.100k", "rushes.db"),  # a process of its own writes it
+    ],
+)
+def test_a_run_that_is_stopped_leaves_no_file(tmp_path: Path, how: signal.Signals, figure: str, file: str) -> None:
+    with bench(tmp_path, figure, BENCH_ROUNDS="99") as run:
+        while run.poll() is None and not any(tmp_path.rglob(file)):
             pass
         assert list(tmp_path.iterdir())
         run.send_signal(how)

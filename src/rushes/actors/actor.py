@@ -44,13 +44,14 @@ class Asked:
 class Turn:
     """What the commands of one turn come to, on its way to the disk."""
 
-    __slots__ = ("asked", "at", "decided", "job")
+    __slots__ = ("asked", "at", "decided", "job", "lane")
 
     def __init__(self, job: Job, at: float) -> None:
         self.asked: list[Asked] = []  # those that were not refused
         self.decided: list[tuple[Event, Command]] = []
         self.job = job  # afterwards
         self.at = at
+        self.lane = ""  # of the job afterwards, once it is written
 
     def decide(self, command: Command) -> None:
         """Decide and fold: what cannot be folded is never written. Raises CommandRejected, or whatever a bug raises."""
@@ -132,7 +133,9 @@ class Actor:
         """The turn as one append."""
         stream = Birth(self.name, KIND, self.tenant) if self.stream is None else self.stream
         events = [codec.encode(event, turn.at, cause) for event, cause in turn.decided]
-        return Write(stream, self.version, events, head_of(turn.job), token, fence)
+        head = head_of(turn.job)
+        turn.lane = head.lane
+        return Write(stream, self.version, events, head, token, fence)
 
     def become(self, turn: Turn, stored: Stored) -> None:
         """The turn is on disk."""

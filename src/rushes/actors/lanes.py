@@ -51,6 +51,7 @@ class Places:
 
     def __init__(self, at_once: int, wake: Callable[[list[int]], None], interval_s: float = 0.0) -> None:
         """`interval_s`: the least time between two who are let go, where the provider has a rate limit."""
+        self._loop = asyncio.get_running_loop()
         self.at_once = at_once
         self.taken = 0
         self._closed_until = self._paced_until = -inf  # on the loop's clock
@@ -71,7 +72,7 @@ class Places:
 
     def take(self, stream: int) -> bool:
         """A place now, or one in the line."""
-        now = _now()
+        now = self._loop.time()
         if stream in self._kept:
             self._kept.remove(stream)
             if now >= self._closed_until:
@@ -89,7 +90,7 @@ class Places:
 
     def take_free(self) -> bool:
         """A place now, if nobody waits for one."""
-        now = _now()
+        now = self._loop.time()
         if self._waiting or not self._has_room(now):
             return False
         self._let_go(now)
@@ -128,7 +129,7 @@ class Places:
 
     def _next(self) -> None:
         woken: list[int] = []
-        now = _now()
+        now = self._loop.time()
         while self._waiting and self._has_room(now):
             stream = self._line.popleft()
             if stream in self._waiting:
@@ -143,7 +144,7 @@ class Places:
     def _arm(self, now: float) -> None:
         """Where it is time that keeps them waiting, look again when it has passed."""
         if self._timer is None and self._waiting and self.taken < self.at_once and self._opens_at > now:
-            self._timer = asyncio.get_running_loop().call_at(self._opens_at, self._ring)
+            self._timer = self._loop.call_at(self._opens_at, self._ring)
 
     def _ring(self) -> None:
         self._timer = None
@@ -155,6 +156,7 @@ class Lane:
 
     def __init__(self, name: str, wake: Wake, limits: Limits) -> None:
         """`wake` is told which streams are due, or may come for the place that is kept for them."""
+        self._loop = asyncio.get_running_loop()
         self.name = name
         self.polls = self.ended = 0  # since we began
         self.failures = 0  # in a row
@@ -177,7 +179,7 @@ class Lane:
     @property
     def closed_for_s(self) -> float:
         """Seconds until anybody may send or ask again; 0 where it is open."""
-        return max(0.0, self.closed_until - _now())
+        return max(0.0, self.closed_until - self._loop.time())
 
     @property
     def known(self) -> int:
@@ -202,7 +204,7 @@ class Lane:
 
     def wake_many(self, streams: list[int], each_s: float) -> None:
         """Wake many that were not known before, one after the other: behind those who were told so earlier."""
-        first = max(_now(), self._last_of_many)
+        first = max(self._loop.time(), self._last_of_many)
         self._last_of_many = first + len(streams) * each_s
         for n, stream in enumerate(streams):
             due_ms = int((first + n * each_s) * 1000) + 1
@@ -246,14 +248,14 @@ class Lane:
                 return
             self._timer.cancel()
         self._timer_ms = due_ms
-        self._timer = asyncio.get_running_loop().call_at(due_ms / 1000 + TICK_S, self._ring)
+        self._timer = self._loop.call_at(due_ms / 1000 + TICK_S, self._ring)
 
     def _counts(self, packed: int) -> bool:
         return self._streams.get(packed & _STREAM_MASK, 0) >> _HEARD_BITS == packed >> _STREAM_BITS
 
     def _ring(self) -> None:
         self._timer = None
-        end = (int(_now() * 1000) + 1) << _STREAM_BITS
+        end = (int(self._loop.time() * 1000) + 1) << _STREAM_BITS
         heap, due = self._heap, list[int]()
         while heap and heap[0] < end:
             packed = heapq.heappop(heap)
@@ -292,7 +294,7 @@ class Lane:
                 self._close(fault.code, fault.retry_after_s, at)
 
     def _close(self, code: Code, pause_s: float, *places: Places) -> None:
-        until = _now() + pause_s
+        until = self._loop.time() + pause_s
         for one in places:
             one.close_until(until)
         if until > self.closed_until:
@@ -302,7 +304,3 @@ class Lane:
 def _pause_s(bounds: tuple[float, float], times: int) -> float:
     first, longest = bounds
     return min(longest, first * 2.0 ** min(times, 20))
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -91,6 +91,7 @@ class System:
         max_idle: int = MAX_IDLE,
     ) -> None:
         self.store = store
+        self._loop = asyncio.get_running_loop()
         self._adapters, self._performer, self._clock, self._fence = adapters, performer, clock, fence
         self._release, self._max_idle = release, max_idle
         self._rng = rng or random.Random()  # noqa: S311 - tokens must differ, not be secret; the system's own costs a call
@@ -144,10 +145,9 @@ class System:
         for actor in self._live.values():
             if actor.task is not None and not isinstance(actor.effect, _PAID):
                 actor.task.cancel()
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + grace_s
-        while self._work and loop.time() < ends:
-            await asyncio.wait(self._work, timeout=ends - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+        ends = self._loop.time() + grace_s
+        while self._work and self._loop.time() < ends:
+            await asyncio.wait(self._work, timeout=ends - self._loop.time(), return_when=asyncio.FIRST_COMPLETED)
             self._work = {one: None for one in self._work if not one.done()}  # their callbacks may not have run yet
         while self._work:
             for one in self._work:
@@ -211,10 +211,10 @@ class System:
         if self._clock.now() - snapshot.heard_at < snapshot.job.started.terms.poll.min_s:
             return snapshot
         stream = await self._stream(name)
-        contact: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        contact: asyncio.Future[None] = self._loop.create_future()
         self._contacts.setdefault(stream.id, []).append(contact)
         lane = self._lane(lane_of(snapshot.job))
-        lane.wake_at(stream.id, asyncio.get_running_loop().time(), lane.heard_at(stream.id))
+        lane.wake_at(stream.id, self._loop.time(), lane.heard_at(stream.id))
         await asyncio.wait([contact], timeout=timeout_s)
         return await self.look(name)
 
@@ -242,6 +242,7 @@ class System:
                 _log.error("job.unreadable", job=actor.job_id, detail=actor.detail)
                 unreadable.append(actor)
             elif actor.stream is not None and actor.stream not in self._live:
+                actor.lane = self._lane(lane_of(actor.job))
                 self._live[actor.stream] = self._names[actor.name] = actor
         return unreadable
 
@@ -266,7 +267,7 @@ class System:
         if (live := self._live.get(stream.id)) is not None:
             actor.trouble = live.trouble
         if (lane := self._lanes.get(lane_of(actor.job))) is not None:
-            actor.lane, actor.heard_at = lane, lane.heard_at(stream.id)
+            actor.heard_at = lane.heard_at(stream.id)
         return actor
 
     def _wake(self, lane: Lane, streams: list[int]) -> None:
@@ -287,7 +288,7 @@ class System:
             await self._load(streams)
         except StoreError as error:
             _log.error("store.failed", error=type(error).__name__, detail=str(error))
-            again = asyncio.get_running_loop().time() + STORE_RETRY_S
+            again = self._loop.time() + STORE_RETRY_S
             for stream in streams:
                 lane.wake_at(stream, again)
             return
@@ -312,7 +313,7 @@ class System:
             raise actor.unavailable("rushes is stopping: try again when it runs.")
         if len(actor.mailbox or ()) >= MAX_MAILBOX:
             raise actor.unavailable("This job has too many commands waiting: try again in a moment.")
-        reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[None] = self._loop.create_future()
         self._tell(actor, Asked(command, reply))
         await reply
 
@@ -383,8 +384,9 @@ class System:
             level(TYPES[type(event)], job=actor.name)
         if newborn:
             self._live[stored.stream] = actor
+        lane = self._change_lane(actor, turn)
         if isinstance(actor.job, m.Ended):
-            self._lane(lane_of(actor.job)).ended += 1
+            lane.ended += 1
         if not isinstance(actor.job, m.Submitting):
             self._begun.pop(stored.stream, None)
         if not isinstance(actor.job, m.InDoubt):
@@ -392,6 +394,15 @@ class System:
         self._repeats.pop(stored.stream, None)
         turn.answer()
         self._go_on(actor)
+
+    def _change_lane(self, actor: Actor, turn: Turn) -> Lane:
+        """Where the job is served from now on: another attempt may go elsewhere."""
+        lane = actor.lane
+        if lane is None or lane.name != turn.lane:
+            if lane is not None and actor.stream is not None:
+                lane.forget(actor.stream)
+            lane = actor.lane = self._lane(turn.lane)
+        return lane
 
     def _go_on(self, actor: Actor) -> None:
         """Turn again if somebody spoke meanwhile, else see to what is owed."""
@@ -415,7 +426,7 @@ class System:
             return
         kept = [one for one in asked if not is_users(one.command) and not isinstance(one.command, m.GrantPermit)]
         actor.mailbox = kept + (actor.mailbox or [])
-        asyncio.get_running_loop().call_later(STORE_RETRY_S, self._retry, actor)
+        self._loop.call_later(STORE_RETRY_S, self._retry, actor)
 
     def _retry(self, actor: Actor) -> None:
         if not self._stopping and self._live.get(actor.stream or 0) is actor:
@@ -484,16 +495,13 @@ class System:
         if self._stopping and not isinstance(owed, m.Send):  # an intent that is on disk would be a doubt for nothing
             return
         if isinstance(owed, m.Look):
-            self._doubts.setdefault(actor.stream, asyncio.get_running_loop().time())
+            self._doubts.setdefault(actor.stream, self._loop.time())
         if actor.task is not None:
             if owed != actor.effect and not isinstance(actor.effect, _PAID):
                 actor.task.cancel()  # its end settles again; a paid call is never torn down
             return
-        lane = self._lane(lane_of(actor.job))
-        if actor.lane is not lane:
-            if actor.lane is not None:
-                actor.lane.forget(actor.stream)
-            actor.lane = lane
+        lane = actor.lane
+        assert lane is not None
         if not isinstance(owed, m.Send):
             self._free_place(actor)
         if owed is None:
@@ -539,7 +547,7 @@ class System:
 
     async def _effect(self, actor: Actor, owed: Owed) -> None:
         """Perform, and tell the report; dropped or not, the effect counts as ended and what is owed is asked again."""
-        began = asyncio.get_running_loop().time()
+        began = self._loop.time()
         try:
             report = await self._performer.perform(owed, actor.job, actor.name, actor.bad_files)
             if isinstance(report, m.RecordAbsent) and isinstance(owed, m.Look):
@@ -605,7 +613,7 @@ class System:
 
     def _sleep(self, actor: Actor, lane: Lane, wait_s: float) -> None:
         assert actor.stream is not None
-        lane.wake_at(actor.stream, asyncio.get_running_loop().time() + wait_s, actor.heard_at)
+        lane.wake_at(actor.stream, self._loop.time() + wait_s, actor.heard_at)
         self._rest(actor)
 
     def _wait_for_a_place(self, actor: Actor, lane: Lane) -> None:
@@ -645,7 +653,7 @@ class System:
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Stopping waits for it."""
-        task = asyncio.get_running_loop().create_task(work)
+        task = self._loop.create_task(work)
         self._work[task] = None
         task.add_done_callback(self._done)
         return task
