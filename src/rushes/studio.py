@@ -192,8 +192,7 @@ class Studio:
         routed = [self._route(f"{target.provider}/{target.model}") for target in old.route]
         for _, _, model in routed:
             normalise(old.spec, model)  # what was offered then may not be any more
-        requested = self._request(old.spec, routed)
-        requested = replace(requested, parent=job_id, at_least_once=old.at_least_once)
+        requested = replace(self._request(old.spec, routed, old.at_least_once), parent=job_id)
         if idempotency_key:
             requested = replace(requested, idempotency_key=idempotency_key, sent_sha256=digest, body_sha256=digest)
         return await self._begin(requested, idempotency_key, tenant)
@@ -214,15 +213,16 @@ class Studio:
         spec = normalise(spec, model)
         if spec.seed is None and model.draws_seed and "seed" in model.fields:
             spec = replace(spec, seed=self._rng.randrange(model.max_seed + 1))
-        return self._request(spec, [routed])
+        return self._request(spec, [routed], request.at_least_once)
 
-    def _request(self, spec: VideoSpec, routed: Sequence[Routed]) -> m.JobRequested:
+    def _request(self, spec: VideoSpec, routed: Sequence[Routed], at_least_once: int) -> m.JobRequested:
         adapter, target, _ = routed[0]
         return m.JobRequested(
             spec=spec,
             route=tuple(replace(target, price=estimate(spec, model)) for _, target, model in routed),
             needs=("prepare",) if needs_prepare(adapter, spec, target) else (),
             start_by=self._clock.now() + START_WITHIN_S,
+            at_least_once=at_least_once,
         )
 
     async def _begin(self, requested: m.JobRequested, key: str, tenant: str) -> tuple[JobView, bool]:
@@ -529,6 +529,7 @@ class Studio:
             cost=job.cost if isinstance(job, m.Succeeded) else None,
             error=_error(job),
             takes=[self._take(snapshot.name, take) for take in _takes(job)],
+            missing=_missing(job),
             age_seconds=round(max(0.0, now - snapshot.heard_at), 3),
         )
 
@@ -713,6 +714,16 @@ def _refuse_unended(snapshot: Snapshot) -> None:
         sentence = _UNDECIDED if isinstance(job, m.Parked) else _UNENDED
         detail = sentence.format(snapshot.name, phase_word(job).replace("_", " "))
         raise CommandRejected(detail, job_id=snapshot.name, billed=billed_word(job))
+
+
+def _missing(job: State) -> int:
+    match job:
+        case m.Succeeded(missing=missing):
+            return missing
+        case m.Storing(lost=lost):
+            return len(lost)
+        case _:
+            return 0
 
 
 def _mine(snapshot: Snapshot, tenant: str) -> Snapshot:

@@ -76,6 +76,8 @@ class VideoRequest(Config, frozen=True, forbid_unknown_fields=True, omit_default
     operation: Operation | None = None  # inferred from the inputs when absent
     inputs: Annotated[tuple[MediaInput, ...], Meta(max_length=20)] = ()
     customer_id: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None  # a label inside the caller's tenant
+    at_least_once: Annotated[int, Meta(ge=0, le=3)] = 0
+    """How often it may be sent anew, and so be billed once more, while nobody knows what became of an earlier send."""
 
 
 class Fields(TypedDict, total=False):
@@ -85,6 +87,7 @@ class Fields(TypedDict, total=False):
     operation: Operation | None
     inputs: tuple[MediaInput, ...]
     customer_id: int | None
+    at_least_once: int
     negative_prompt: str | None
     seed: int | None
     scheduler: str | None
@@ -189,6 +192,7 @@ class JobView(Struct, frozen=True, kw_only=True):
     cost: Money | None
     error: FaultView | None
     takes: list[TakeView]
+    missing: int  # takes that were made and could not be fetched
     age_seconds: float  # since we last heard of it from the provider, or since its last event
     parent: str = ""  # the job that this one retries
 

@@ -11,11 +11,13 @@ import pytest
 from acme import Acme, AcmeTwin, Wire, make
 from msgspec.structs import replace
 
+from rushes.actors import perform
 from rushes.actors.system import System
-from rushes.adapters.base import Adapter, Request, Response, refused
+from rushes.adapters.base import Adapter, Done, Failed, Flow, Outcome, Output, Request, Response, refused
 from rushes.eventstore.memory import MemoryStore
-from rushes.faults import BadRequest, CommandRejected, Conflict, JobFailed, NotFound
+from rushes.faults import BadRequest, CommandRejected, Conflict, Fault, JobFailed, NotFound
 from rushes.studio import Job, Studio
+from rushes.units import AssetRef, Handle
 from rushes.video import JobView, Target
 
 
@@ -253,3 +255,49 @@ async def test_other_tenants_jobs_are_not_there(rig: Rig) -> None:
     for one in asked:
         with pytest.raises(NotFound):
             await one
+
+
+# ── allowed from the start ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("allowed", "ends", "charges"), [(0, "parked", 1), (1, "succeeded", 2), (3, "succeeded", 2)])
+async def test_a_request_may_allow_to_be_paid_again_rather_than_to_wait(
+    rig: Rig, allowed: int, ends: str, charges: int
+) -> None:
+    rig.wire.lose = 1
+    job = await (await rig.open(Acme(doubt="E"))).generate("a lake", at_least_once=allowed)
+    view = await until(job, "parked", "succeeded")
+    assert (view.phase, rig.charges) == (ends, charges)
+
+
+async def test_no_more_is_allowed_than_can_be_meant(rig: Rig) -> None:
+    studio = await rig.open()
+    with pytest.raises(BadRequest) as refused_:
+        await studio.generate("a lake", at_least_once=4)
+    assert refused_.value.field == "at_least_once"
+
+
+async def test_takes_that_were_lost_are_counted(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two videos were made, and the address of one never works: here without the minutes in which it might."""
+    monkeypatch.setattr(perform, "FRESH_S", 0.0)
+    monkeypatch.setattr(perform, "MAX_REFRESHES", 0)
+    job = await (await rig.open(Twins())).generate("a lake")
+    view = (await job.result(timeout_s=5)).job
+    assert (len(view.takes), view.missing, view.billed) == (1, 1, "yes")
+
+
+class Twins(Acme):
+    """It makes two videos, and says of the second that it is no file."""
+
+    def status(self, handle: Handle, target: Target) -> Flow[Outcome]:
+        done = yield from super().status(handle, target)
+        return (
+            replace(done, outputs=(*done.outputs, Output("https://acme.example/files/none")))
+            if isinstance(done, Done)
+            else done
+        )
+
+    def download(self, output: Output, handle: Handle, target: Target) -> Flow[AssetRef]:
+        if output.url.endswith("none"):
+            raise Failed(Fault("asset_expired", "gone"))
+        return (yield from super().download(output, handle, target))

@@ -16,6 +16,7 @@ from sim_plan import HOUR_S, PROVIDERS, JobPlan, Plan, Suffering, drawn
 from sim_rules import GRAVEST, Verdict, blamed, judged, told
 from sim_world import BUSY_CALLBACKS, Control, CountingLoop, HotLoop
 
+from rushes.actors.system import System
 from rushes.adapters.base import DoubtClass
 
 NIGHTLY = bool(os.environ.get("RUSHES_NIGHTLY"))
@@ -76,6 +77,13 @@ def test_a_clock_that_jumps_while_a_job_is_in_doubt_costs_nothing(provider: str,
     faults = (Suffering("wire:deaf", 1), Suffering("jump", 3.0, jump_s))
     jobs = (JobPlan(provider),)
     none_red(judged(Plan(seed, jobs, faults, plain=True), AS_IT_IS) for seed in range(20))
+
+
+def test_control_evidence_by_the_wall_clock_alone_pays_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(System, "_as_old_as_our_waiting", lambda _self, absent, _since, _waited_s: absent)
+    faults = (Suffering("wire:deaf", 1), Suffering("jump", 3.0, HOUR_S))
+    runs = (judged(Plan(seed, (JobPlan("b-stops"),), faults, plain=True), AS_IT_IS) for seed in range(20))
+    assert any("paid twice" in verdict.rules for verdict in runs)
 
 
 def test_a_clock_that_is_set_back_does_not_make_a_job_wait_for_it() -> None:

@@ -51,6 +51,7 @@ RUNNING = JobView(
     cost=None,
     error=None,
     takes=[],
+    missing=0,
     age_seconds=0.0,
 )
 

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from rushes.faults import Code, Fault
 
-TICK_S: Final = 0.005  # wakes this close together are handed out together
+TICK_S: Final = 0.01  # wakes this close together are handed out together
 FAILURES_CLOSE: Final = 5  # in a row, whichever jobs they were about
 FAILURE_PAUSE_S: Final = (5.0, 300.0)  # the first, and the longest; each is twice the one before
 CREDENTIAL_PAUSE_S: Final = (60.0, 600.0)

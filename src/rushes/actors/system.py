@@ -200,7 +200,8 @@ class System:
 
     async def look_many(self, streams: Sequence[Stream]) -> list[Snapshot | Unreadable]:
         """The same for several, read together; what cannot be read is said in its place."""
-        loaded = await self._replayed(streams)
+        histories = await self.store.read_many([stream.id for stream in streams])
+        loaded = self._replayed(streams, histories)
         return [self._snapshot(one) if isinstance(one, Actor) else one for one in loaded]
 
     async def poll(self, name: str, timeout_s: float = 10.0) -> Snapshot:
@@ -235,9 +236,9 @@ class System:
         asleep = [stream for stream in ids if stream not in self._live]
         if not asleep:
             return []
-        rows = (await self.store.streams(asleep)).values()
+        rows, histories = await asyncio.gather(self.store.streams(asleep), self.store.read_many(asleep))
         unreadable: list[Unreadable] = []
-        for actor in await self._replayed(list(rows)):
+        for actor in self._replayed(list(rows.values()), histories):
             if isinstance(actor, Unreadable):
                 _log.error("job.unreadable", job=actor.job_id, detail=actor.detail)
                 unreadable.append(actor)
@@ -246,8 +247,9 @@ class System:
                 self._live[actor.stream] = self._names[actor.name] = actor
         return unreadable
 
-    async def _replayed(self, streams: Sequence[Stream]) -> list[Actor | Unreadable]:
-        histories = await self.store.read_many([stream.id for stream in streams])
+    def _replayed(
+        self, streams: Sequence[Stream], histories: Mapping[int, list[Recorded] | Damaged]
+    ) -> list[Actor | Unreadable]:
         return [self._resting.get(stream.id) or self._replay(stream, histories[stream.id]) for stream in streams]
 
     def _replay(self, stream: Stream, history: list[Recorded] | Damaged) -> Actor | Unreadable:
@@ -550,14 +552,17 @@ class System:
         began = self._loop.time()
         try:
             report = await self._performer.perform(owed, actor.job, actor.name, actor.bad_files)
-            if isinstance(report, m.RecordAbsent) and isinstance(owed, m.Look):
-                waited_s = began - self._doubts.get(actor.stream or 0, began)  # whatever the wall clock has done since
-                report = replace(report, looked_at=min(report.looked_at, owed.since + waited_s))
         except asyncio.CancelledError:
             report = _WAKE
+        if isinstance(report, m.RecordAbsent) and isinstance(owed, m.Look):
+            report = self._as_old_as_our_waiting(report, owed.since, began - self._doubts.get(actor.stream or 0, began))
         actor.task = actor.effect = None
         self._learn(actor, owed, report)
         self._ended(actor, owed, report)
+
+    def _as_old_as_our_waiting(self, absent: m.RecordAbsent, since: float, waited_s: float) -> m.RecordAbsent:
+        """Evidence of absence counts from the time that we ourselves have waited, whatever the wall clock did."""
+        return replace(absent, looked_at=min(absent.looked_at, since + waited_s))
 
     def _ended(self, actor: Actor, owed: Owed, report: Command) -> None:
         actor.tried_at = self._clock.now()

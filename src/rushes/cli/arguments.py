@@ -63,6 +63,7 @@ class Asked(Struct, frozen=True, kw_only=True):
     seed: int | None = None
     negative_prompt: str | None = None
     audio: bool | None = None
+    at_least_once: int = 0
     image: str | None = None
     idempotency_key: str = ""
     no_wait: bool = False
@@ -156,6 +157,13 @@ def _generate(verb: Parser) -> None:
     ):
         verb.add_argument(name, metavar=metavar, type=kind, help=says)
     verb.add_argument("--audio", action="store_const", const=True, help="with sound")
+    verb.add_argument(
+        "--at-least-once",
+        metavar="N",
+        type=int,
+        default=0,
+        help="send it anew up to N times, and maybe pay again, rather than wait for a person when an answer was lost",
+    )
     _key(verb)
     _wait(verb)
 

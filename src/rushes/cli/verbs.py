@@ -103,6 +103,7 @@ async def _request(asked: Asked, desk: Desk) -> VideoRequest:
         resolution=asked.resolution,
         fps=asked.fps,
         generate_audio=asked.audio,
+        at_least_once=asked.at_least_once,
     )
 
 
