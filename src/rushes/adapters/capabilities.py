@@ -94,15 +94,18 @@ class Named(Protocol):
 
 def route(wanted: str, adapters: Mapping[str, Named]) -> tuple[str, Model]:
     """(provider, model) for `provider`, `provider/model` or a bare model id that only one provider has."""
-    by_name = {f"{a.name}/{m.id}": (a.name, m) for a in adapters.values() for m in a.capabilities.models}
-    if wanted in by_name:
-        return by_name[wanted]
-    if wanted in adapters:
-        return wanted, adapters[wanted].capabilities.models[0]
-    bare = [found for found in by_name.values() if found[1].id == wanted]
+    name, _, model_id = wanted.partition("/")
+    provider = adapters.get(name)
+    if provider is not None:
+        models = provider.capabilities.models
+        named = models[:1] if not model_id else [model for model in models if model.id == model_id]
+        if named:
+            return name, named[0]
+    every = [(provider.name, model) for provider in adapters.values() for model in provider.capabilities.models]
+    bare = [found for found in every if found[1].id == wanted]
     if len(bare) == 1:
         return bare[0]
-    names = sorted({name for name, (provider, model) in by_name.items() if provider != model.id} | set(adapters))
+    names = sorted({f"{name}/{model.id}" for name, model in every if name != model.id} | set(adapters))
     close = difflib.get_close_matches(wanted, names, n=1, cutoff=0.5)
     hint = f"Did you mean {close[0]!r}? " if close else ""
     raise bad("model", f"There is no model {wanted!r}. {hint}Known: {', '.join(names)}.", "model_unknown")
