@@ -24,6 +24,7 @@ PARTS = range(80 if NIGHTLY else 4)
 SEEDS_EACH = 250
 CONTROL_SEEDS = 1_000
 AS_IT_IS = Control()
+RED_ONCE = (18, 51, 71, 78, 191, 583, 3903, 11998, 13766, 15138, 16855)
 
 
 def none_red(verdicts: Iterable[Verdict]) -> int:
@@ -46,6 +47,10 @@ def test_whatever_happens_no_job_is_paid_twice_or_lost(part: int) -> None:
     print(f"{SEEDS_EACH} seeds, {steps} steps, and at the end {dict(phases)}")
     assert set(phases) == {"Succeeded", "Failed", "Cancelled", "Parked"}
     assert phases["Succeeded"] > SEEDS_EACH  # most jobs come through all of it
+
+
+def test_seeds_that_were_red_once_stay_green() -> None:
+    assert none_red(judged(drawn(seed), AS_IT_IS) for seed in RED_ONCE) == len(RED_ONCE)
 
 
 @pytest.mark.parametrize("doubt", ["a", "b", "c", "d", "e"])

@@ -529,7 +529,8 @@ class World:
             self.user_ended.add(name)
 
     async def _tell(self, name: str, what: Callable[[System], Coroutine[Any, Any, Snapshot]]) -> bool:
-        """Ask until there is an answer, as a caller does; False: it was refused."""
+        """Ask until there is an answer, as a caller does; False: it was refused, and cannot have been done before."""
+        perhaps = False
         while True:
             life = await self._living()
             call = asyncio.ensure_future(what(life.system))
@@ -539,10 +540,12 @@ class World:
             except asyncio.CancelledError:
                 if life.alive:
                     raise
+                perhaps = True
                 continue
             except CommandRejected:
-                return False
+                return perhaps
             except Unavailable:
+                perhaps = True
                 await asyncio.sleep(RETRY_S)
                 continue
             finally:

@@ -148,12 +148,10 @@ class System:
         ends = self._loop.time() + grace_s
         while self._work and self._loop.time() < ends:
             await asyncio.wait(self._work, timeout=ends - self._loop.time(), return_when=asyncio.FIRST_COMPLETED)
-            self._work = {one: None for one in self._work if not one.done()}  # their callbacks may not have run yet
-        while self._work:
+        while self._work:  # what is done stays in it until its own callback has run, which may begin something
             for one in self._work:
                 one.cancel()
             await asyncio.wait(self._work)
-            self._work = {one: None for one in self._work if not one.done()}
 
     # ── what others ask ──
 
