@@ -26,7 +26,8 @@ from rushes.faults import BadRequest, ServerTrouble, Unavailable
 from rushes.main import load_settings
 from rushes.video import VideoRequest
 
-STOPS = 100 if os.environ.get("RUSHES_NIGHTLY") else 5  # by each signal
+PARTS = range(10 if os.environ.get("RUSHES_NIGHTLY") else 1)
+STOPS = 10 if os.environ.get("RUSHES_NIGHTLY") else 5  # in a part, by each signal
 CLIP_BYTES = 300_000
 GRACE_S: Final = 8.0  # what the setting is where nobody says otherwise
 SLOW_MACHINE_S: Final = 5.0  # may pass beside what is measured
@@ -87,11 +88,12 @@ async def ended_within(server: Server, seconds: float) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("part", PARTS)
 async def test_stopped_under_load_nothing_is_lost_and_nothing_is_left_to_repair(
-    rig: Rig, number: signal.Signals
+    rig: Rig, number: signal.Signals, part: int
 ) -> None:
     seed = random.randrange(2**32)
-    print(f"seed {seed}")  # shown when it fails
+    print(f"part {part}, seed {seed}")  # shown when it fails
     rng = random.Random(seed)
     rig.shop.patience = lambda: asyncio.sleep(rng.uniform(0, 0.15))
     rig.shop.dawdle = lambda: asyncio.sleep(rng.uniform(0, 0.02))
