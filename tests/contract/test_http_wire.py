@@ -137,6 +137,15 @@ async def test_a_request_goes_out_as_it_was_written_and_its_answer_comes_back() 
     assert server.bodies == [b'{"a":1}']
 
 
+@pytest.mark.parametrize("spends", [True, False])
+async def test_a_body_of_megabytes_goes_out_whole_and_without_a_warning(spends: bool) -> None:
+    long = Request(method="POST", url="/predictions", body={"picture": "x" * 3_000_000}, spends=spends, timeout_s=5.0)
+    async with talking(answer(b"{}")) as (http, server, _):
+        await http.send(REPLICATE, TARGET, long)
+    assert len(server.bodies[0]) > 3_000_000
+    assert "content-length:" in server.heads[0].lower()
+
+
 async def test_cookies_are_not_kept() -> None:
     async with talking(answer(b"{}", "Set-Cookie: a=b; Path=/")) as (http, server, _):
         await http.send(REPLICATE, TARGET, READ)

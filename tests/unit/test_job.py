@@ -29,7 +29,7 @@ from msgspec.structs import replace
 
 from rushes.actors import messages as m
 from rushes.actors.job import FOLD, MAX_ATTEMPTS, PHASE_WORDS, decide, evolve, pending
-from rushes.adapters.base import Output
+from rushes.adapters.base import CancelKind, Output
 from rushes.faults import CommandRejected, Fault
 from rushes.units import Billed, Money
 from rushes.video import Take
@@ -317,6 +317,15 @@ def test_a_404_says_nothing_at_first() -> None:
     job = given(ASKED, started(), ACCEPTED)
     assert decide(m.RecordVanished(attempt=1), job, 59.0) == []
     assert types(decide(m.RecordVanished(attempt=1), job, 60.0)) == ["job.parked"]
+
+
+@pytest.mark.parametrize(("cancel", "ends"), [("destroys", "job.cancelled"), ("stops", "job.parked")])
+def test_what_is_gone_after_a_cancel_that_destroys_was_cancelled(cancel: CancelKind, ends: str) -> None:
+    """The answer to the cancel was lost, and the cancel was not."""
+    job = given(ASKED, started(terms(cancel=cancel)), ACCEPTED, CANCELLING)
+    assert decide(m.RecordVanished(attempt=1), job, 59.0) == []
+    (event,) = decide(m.RecordVanished(attempt=1), job, 60.0)
+    assert (*types([event]), getattr(event, "billed", "")) == (ends, "unknown")
 
 
 def test_an_unbilled_failure_that_may_pass_gets_another_attempt_but_not_for_ever() -> None:

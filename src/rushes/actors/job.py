@@ -326,6 +326,8 @@ def _vanished(job: Running, now: float) -> list[Event]:
         return [m.JobCancelled(billed=_unless_free("unknown", job), by=job.cancel.by)]
     if now < job.accepted_at + job.started.terms.gone_grace_s:
         return _detached(job, now)
+    if job.cancel and job.started.terms.cancel == "destroys":  # the answer to our cancel was lost, and it went through
+        return [m.JobCancelled(billed=_unless_free("unknown", job), by=job.cancel.by)]
     return [m.JobParked(reason="gone", billed=_unless_free("unknown", job))]
 
 

@@ -1,12 +1,14 @@
 """A lane is all that goes to one provider under one credential: who is due when, who may go now, and how it fares.
 
-A waiting job costs an integer in one heap and an entry in one dictionary: no task, no closure, and one timer for all.
+A waiting job costs eight bytes in the array of its tick and an entry in one dictionary: no task, no closure, and one
+timer for all. The garbage collector looks through neither of them, so a million cost no pause.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
+from array import array
 from collections import deque
 from collections.abc import Callable
 from math import inf
@@ -14,16 +16,15 @@ from typing import Final, Protocol
 
 from rushes.faults import Code, Fault
 
-TICK_S: Final = 0.01  # wakes this close together are handed out together
+TICKS_A_S: Final = 100  # wakes of one tick are handed out together, at its end
 FAILURES_CLOSE: Final = 5  # in a row, whichever jobs they were about
 FAILURE_PAUSE_S: Final = (5.0, 300.0)  # the first, and the longest; each is twice the one before
 CREDENTIAL_PAUSE_S: Final = (60.0, 600.0)
 _UNHEALTHY: Final = frozenset[Code]({"provider_unavailable", "no_answer", "not_sent", "bad_answer"})
 _BUSY: Final = frozenset[Code]({"rate_limited", "quota_exceeded"})
 _OURS: Final = frozenset[Code]({"internal_error", "storage_failed"})
-_STREAM_BITS: Final = 32
-_HEARD_BITS: Final = 44
-_STREAM_MASK: Final = 2**_STREAM_BITS - 1
+_HEARD_BITS: Final = 44  # milliseconds since 1970
+_ALMOST: Final = 0.001  # of a tick: a loop may ring a timer a little early
 _HEARD_MASK: Final = 2**_HEARD_BITS - 1
 
 Wake = Callable[["Lane", list[int]], None]
@@ -168,11 +169,12 @@ class Lane:
         self.sends = Places(limits.submits_at_once, self._wake, limits.submit_interval_s)
         self.calls = Places(limits.calls_at_once, self._wake)
         self.fetches = Places(limits.fetches_at_once, self._wake)
-        self._heap: list[int] = []
-        self._streams: dict[int, int] = {}  # when it is due, and when its provider was last heard, in one integer
+        self._streams: dict[int, int] = {}  # the tick it is due at, and when its provider was heard, in one integer
+        self._buckets: dict[int, array[int]] = {}  # tick → streams; those that `_streams` knows otherwise are stale
+        self._ticks: list[int] = []  # a heap of those that have a bucket
         self._last_of_many = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_ms = 0
+        self._timer_tick = 0
 
     # ── who is due ──
 
@@ -194,12 +196,12 @@ class Lane:
             due: on the loop's clock.
             heard_at: when its provider was last heard, in seconds since 1970: kept for whoever loads the stream.
         """
-        due_ms = int(max(due, 0.0) * 1000) + 1
+        tick = int(max(due, 0.0) * TICKS_A_S) + 1
         known = self._streams.get(stream)
-        self._streams[stream] = due_ms << _HEARD_BITS | int(heard_at * 1000)
-        if known is None or known >> _HEARD_BITS != due_ms:
-            heapq.heappush(self._heap, due_ms << _STREAM_BITS | stream)
-        if self._timer is None or due_ms < self._timer_ms:
+        self._streams[stream] = tick << _HEARD_BITS | int(heard_at * 1000)
+        if known is None or known >> _HEARD_BITS != tick:
+            self._put(stream, tick)
+        if self._timer is None or tick < self._timer_tick:
             self._arm()
 
     def wake_many(self, streams: list[int], each_s: float) -> None:
@@ -207,9 +209,9 @@ class Lane:
         first = max(self._loop.time(), self._last_of_many)
         self._last_of_many = first + len(streams) * each_s
         for n, stream in enumerate(streams):
-            due_ms = int((first + n * each_s) * 1000) + 1
-            self._streams[stream] = due_ms << _HEARD_BITS
-            heapq.heappush(self._heap, due_ms << _STREAM_BITS | stream)  # they rise, so each is put at the end
+            tick = int((first + n * each_s) * TICKS_A_S) + 1
+            self._streams[stream] = tick << _HEARD_BITS
+            self._put(stream, tick)
         self._arm()
 
     def heard_at(self, stream: int) -> float:
@@ -231,38 +233,42 @@ class Lane:
         """Wake nobody any more."""
         if self._timer is not None:
             self._timer.cancel()
-        self._heap.clear()
         self._streams.clear()
+        self._buckets.clear()
+        self._ticks.clear()
         for places in (self.sends, self.calls, self.fetches):
             places.stop()
 
+    def _put(self, stream: int, tick: int) -> None:
+        bucket = self._buckets.get(tick)
+        if bucket is None:
+            self._buckets[tick] = array("Q", (stream,))
+            heapq.heappush(self._ticks, tick)
+        else:
+            bucket.append(stream)
+
     def _arm(self) -> None:
-        heap = self._heap
-        while heap and not self._counts(heap[0]):
-            heapq.heappop(heap)
-        if not heap:
+        if not self._ticks:
             return
-        due_ms = heap[0] >> _STREAM_BITS
+        tick = self._ticks[0]
         if self._timer is not None:
-            if self._timer_ms <= due_ms:
+            if self._timer_tick <= tick:
                 return
             self._timer.cancel()
-        self._timer_ms = due_ms
-        self._timer = self._loop.call_at(due_ms / 1000 + TICK_S, self._ring)
-
-    def _counts(self, packed: int) -> bool:
-        return self._streams.get(packed & _STREAM_MASK, 0) >> _HEARD_BITS == packed >> _STREAM_BITS
+        self._timer_tick = tick
+        self._timer = self._loop.call_at(tick / TICKS_A_S, self._ring)
 
     def _ring(self) -> None:
         self._timer = None
-        end = (int(self._loop.time() * 1000) + 1) << _STREAM_BITS
-        heap, due = self._heap, list[int]()
-        while heap and heap[0] < end:
-            packed = heapq.heappop(heap)
-            if self._counts(packed):
-                stream = packed & _STREAM_MASK
-                self._streams[stream] &= _HEARD_MASK  # due no more; when it was heard stays known
-                due.append(stream)
+        last = int(self._loop.time() * TICKS_A_S + _ALMOST)
+        due: list[int] = []
+        while self._ticks and self._ticks[0] <= last:
+            tick = heapq.heappop(self._ticks)
+            for stream in self._buckets.pop(tick):
+                known = self._streams.get(stream, 0)
+                if known >> _HEARD_BITS == tick:
+                    self._streams[stream] = known & _HEARD_MASK  # due no more; when it was heard stays known
+                    due.append(stream)
         self._arm()
         if due:
             self._wake(due)

@@ -9,6 +9,7 @@ that very moment, it would be in doubt for nothing.
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
@@ -228,7 +229,7 @@ class Http:
             return await session.request(
                 call.method,
                 url,
-                data=call.data,
+                data=None if call.data is None else io.BytesIO(call.data),  # large bytes as such make aiohttp warn
                 headers=call.headers_to(url),
                 timeout=call.timeout,
                 allow_redirects=False,
