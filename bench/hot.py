@@ -194,11 +194,11 @@ async def _awake(folder: Path, jobs: int) -> float:
 
 @asynccontextmanager
 async def _weighed_system(folder: Path, polled: Counter | None = None) -> AsyncGenerator[tuple[System, int]]:
-    """A system, and what Python held before it was there. Nobody wakes by himself while it is weighed."""
+    """A system, and what Python held before it was there. Hardly anybody wakes by himself while it is weighed."""
     tracemalloc.start()
     before = _traced()
     try:
-        with mock.patch.object(actors, "TAKE_UP_EACH_S", 60.0):
+        with mock.patch.object(actors, "TAKE_UP_EACH_S", 0.002):
             async with bare_system(folder, AtOnce(RUNNING, polled)) as system:
                 yield system, before
     finally:
