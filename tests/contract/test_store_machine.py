@@ -133,5 +133,5 @@ def test_a_store_that_breaks_a_promise_is_found_out(store: type[MemoryStore]) ->
         store_type = store
 
     with pytest.raises(Exception) as found:  # noqa: PT011 - whatever gives it away
-        survey(Broken, 100, [Phase.generate])
+        survey(Broken, 2_000, [Phase.generate])  # it ends with the first that is red
     print(f"{store.__name__}: {Broken.operations} operations until {type(found.value).__name__}")

@@ -36,6 +36,7 @@ REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 MAX_DATA_URI_BYTES: Final = 10 * 2**20
 FETCH_S: Final = 60.0
 BLOCK_BYTES: Final = 256 * 1024
+LARGE_BYTES: Final = 2**20  # above it aiohttp wants a stream, and warns of bytes
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -229,7 +230,7 @@ class Http:
             return await session.request(
                 call.method,
                 url,
-                data=None if call.data is None else io.BytesIO(call.data),  # large bytes as such make aiohttp warn
+                data=io.BytesIO(call.data) if len(call.data or b"") > LARGE_BYTES else call.data,
                 headers=call.headers_to(url),
                 timeout=call.timeout,
                 allow_redirects=False,
