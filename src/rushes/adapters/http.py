@@ -230,7 +230,7 @@ class Http:
             return await session.request(
                 call.method,
                 url,
-                data=io.BytesIO(call.data) if len(call.data or b"") > LARGE_BYTES else call.data,
+                data=io.BytesIO(call.data) if call.data and len(call.data) > LARGE_BYTES else call.data,
                 headers=call.headers_to(url),
                 timeout=call.timeout,
                 allow_redirects=False,
