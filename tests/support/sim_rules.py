@@ -17,7 +17,7 @@ from rushes.actors.words import billed_word
 ENDS = frozenset({"job.succeeded", "job.failed", "job.cancelled"})
 
 GRAVEST = frozenset({"paid twice", "a made take was lost", "a finished take was destroyed"})
-BUSY_FIXED, BUSY_PER_STEP = 200, 20  # callbacks that a run may need: more is waking up for nothing
+BUSY_FIXED, BUSY_PER_STEP = 200, 30  # callbacks that a run may need: more is waking up for nothing
 
 
 class Verdict(Struct, frozen=True):
