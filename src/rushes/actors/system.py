@@ -147,19 +147,11 @@ class System:
                 actor.task.cancel()
         ends = self._loop.time() + grace_s
         while self._work and self._loop.time() < ends:
-            await self._progress(ends - self._loop.time())
-        while self._work:
+            await asyncio.wait(self._work, timeout=ends - self._loop.time(), return_when=asyncio.FIRST_COMPLETED)
+        while self._work:  # what is done stays in it until its own callback has run, which may begin something
             for one in self._work:
                 one.cancel()
-            await self._progress(None)
-
-    async def _progress(self, timeout_s: float | None) -> None:
-        """Some of the work ends. It counts until its own callback has run, which may begin something."""
-        under_way = [one for one in self._work if not one.done()]
-        if under_way:
-            await asyncio.wait(under_way, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        else:
-            await asyncio.sleep(0)
+            await asyncio.wait(self._work)
 
     # ── what others ask ──
 
