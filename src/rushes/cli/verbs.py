@@ -340,5 +340,7 @@ def _stop_at_signals(hard_stop_s: float) -> asyncio.Event:
         loop.call_soon_threadsafe(stop.set)
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signalled)
+        if sys.platform != "win32":
+            loop.add_signal_handler(number, stop.set)  # its wake-up descriptor rouses a loop that is going to sleep
+        signal.signal(number, signalled)  # in its place, because it acts also where the loop hangs
     return stop
