@@ -12,7 +12,8 @@ from typing import Final, TypeAlias
 
 from rushes.actors import messages as m
 from rushes.actors.codec import encode
-from rushes.adapters.base import Output, Terms
+from rushes.adapters.base import Output
+from rushes.adapters.capabilities import Terms
 from rushes.eventstore.base import Birth, Head, NewEvent, Stored, Write
 from rushes.eventstore.transactions import Heads, append_batch, set_up
 from rushes.faults import Fault

@@ -27,18 +27,16 @@ from rushes.adapters.base import (
     Keep,
     Outcome,
     Output,
-    PollSchedule,
     Prepared,
     Request,
     Response,
     Sink,
-    Terms,
     Unfinished,
     call,
     keep,
     reply_json,
 )
-from rushes.adapters.capabilities import Capabilities, Model
+from rushes.adapters.capabilities import Capabilities, Model, PollSchedule, Terms
 from rushes.assets import Assets
 from rushes.eventstore.sqlite import SqliteStore
 from rushes.faults import Fault
@@ -70,7 +68,7 @@ class Render(Struct):
     output: str = ""
 
 
-class Noop:
+class Noop(Adapter):
     """The adapter. It never limits us: what does is measured elsewhere."""
 
     name = NAME
@@ -87,7 +85,7 @@ class Noop:
         """Asked for at once, and again at once."""
         return terms(0.0)
 
-    def prepare(self, spec: VideoSpec, target: Target) -> Flow[Prepared]:  # noqa: ARG002
+    def prepare(self, spec: VideoSpec, target: Target, key: str = "") -> Flow[Prepared]:  # noqa: ARG002
         """Nothing."""
         yield from ()
         return {}
@@ -139,6 +137,10 @@ class AtOnce:
     async def __aexit__(self, *_: object) -> None:
         """Nothing is closed."""
 
+    def base_url(self, adapter: Adapter) -> str:
+        """Where nobody goes."""
+        return adapter.capabilities.base_url
+
     async def send(self, adapter: Adapter, target: Target, request: Request) -> Response:  # noqa: ARG002
         """The same answer always."""
         if self._polled is not None and not request.spends:
@@ -149,7 +151,7 @@ class AtOnce:
         """Nothing goes to the disk but the reference."""
         return CLIP
 
-    async def fetch(self, url: str, max_bytes: int) -> bytes:
+    def fetch(self, url: str, max_bytes: int) -> AsyncGenerator[bytes, None]:
         """Nobody gives pictures here."""
         raise NotImplementedError
 

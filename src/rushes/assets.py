@@ -1,7 +1,7 @@
 """The files that we keep: takes and inputs, below one folder.
 
 A file is there whole, on disk, under its name, or it is not there: bytes go to a part in the same file system, which
-is synced, renamed, and its new folder synced too. Nothing here decides what a name means; `path` alone decides that a
+is synced, renamed, and its new folder synced too. Nothing here decides what a name means; `KEY` alone decides that a
 name stays in the folder. File work runs in threads, so that the event loop never waits for a disk.
 """
 
@@ -31,6 +31,25 @@ TAKES: Final = UUID("5b1c7f0e-6f3d-4f0a-9d51-8a3f0f7f2c11")  # the namespace of 
 BLOCK_BYTES = 512 * 1024
 MAX_TAKE_BYTES = 4 * 2**30
 UNKNOWN_TYPE = "application/octet-stream"
+HEAD_BYTES = 64
+MAGICS: Final = {
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"GIF87a": "image/gif",
+    b"GIF89a": "image/gif",
+    b"ID3": "audio/mpeg",
+    b"fLaC": "audio/flac",
+    b"OggS": "audio/ogg",
+}
+RIFFS: Final = {b"WEBP": "image/webp", b"WAVE": "audio/wav"}
+BRANDS: Final = {  # of the files that begin like an mp4; every other one is a video
+    b"qt  ": "video/quicktime",
+    b"M4A ": "audio/mp4",
+    b"M4B ": "audio/mp4",
+    **dict.fromkeys((b"avif", b"avis"), "image/avif"),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1"), "image/heic"),
+}
+FRAMES: Final = {0x02: "audio/mpeg", 0x00: "audio/aac"}  # the layer's bits, behind eleven that are set: III, or ADTS
 
 
 class StorageTrouble(RushesError):
@@ -52,16 +71,16 @@ def take_key(customer_id: int, created_at: float, job_id: str, index: int) -> st
 
 
 def sniff(head: bytes) -> str:
-    """The media type that a file's first twelve bytes show, whatever somebody says that it is."""
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if head.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "image/webp"
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return "image/gif"
-    return "video/mp4" if head[4:8] == b"ftyp" else UNKNOWN_TYPE
+    """The media type that a file's first `HEAD_BYTES` bytes show, whatever somebody says that it is."""
+    if head[4:8] == b"ftyp":
+        return BRANDS.get(head[8:12], "video/mp4")
+    if head[:4] == b"RIFF":
+        return RIFFS.get(head[8:12], UNKNOWN_TYPE)
+    if head.startswith(b"\x1a\x45\xdf\xa3"):
+        return "video/webm" if b"webm" in head else "video/x-matroska"
+    if head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xE0 == 0xE0:
+        return FRAMES.get(head[1] & 0x06, UNKNOWN_TYPE)
+    return next((known for magic, known in MAGICS.items() if head.startswith(magic)), UNKNOWN_TYPE)
 
 
 class Assets:
@@ -72,10 +91,7 @@ class Assets:
 
     def path(self, ref: AssetRef | str) -> Path:
         """Where a file is, or would be. Raises NotFound for a name that is none of ours."""
-        key = ref if isinstance(ref, str) else ref.key
-        if not KEY.fullmatch(key):
-            raise NotFound(f"There is no file {key!r}.")
-        return self._folder / key
+        return self._folder / _checked(ref if isinstance(ref, str) else ref.key)
 
     def open(self, ref: AssetRef | str) -> BinaryIO:
         """A kept file's bytes, never followed through a link. Raises NotFound."""
@@ -91,8 +107,7 @@ class Assets:
 
     def sink(self, key: str, max_bytes: int = MAX_TAKE_BYTES) -> KeepAs:
         """Where the bytes of a take go."""
-        self.path(key)
-        return KeepAs(self, key, max_bytes)
+        return KeepAs(self, _checked(key), max_bytes)
 
     async def keep(
         self,
@@ -119,12 +134,15 @@ class Assets:
         known = sniff(part.head)
         return AssetRef(name(sha256), sha256, part.size_bytes, media_type if known == UNKNOWN_TYPE else known)
 
-    async def keep_input(self, chunks: AsyncIterator[bytes], max_bytes: int) -> AssetRef:
-        """Keep what a caller hands in under its own sha256. The same bytes again are the same file."""
+    async def keep_input(self, chunks: AsyncIterator[bytes], max_bytes: int, field: str = "inputs") -> AssetRef:
+        """Keep what a caller hands in under its own sha256. The same bytes again are the same file.
+
+        Raises BadRequest about the field where it is too large.
+        """
         try:
             return await self.keep(chunks, _input_key, media_type=UNKNOWN_TYPE, size_bytes=None, max_bytes=max_bytes)
         except WrongSize as error:
-            raise bad("inputs", error.detail) from error
+            raise bad(field, error.detail) from error
 
     def input_ref(self, sha256: str) -> AssetRef | None:
         """The kept input of that name, None when there is none."""
@@ -132,7 +150,8 @@ class Assets:
             return None
         try:
             with self.open(_input_key(sha256)) as file:
-                return AssetRef(_input_key(sha256), sha256, os.fstat(file.fileno()).st_size, sniff(file.read(12)))
+                size_bytes, media_type = os.fstat(file.fileno()).st_size, sniff(file.read(HEAD_BYTES))
+                return AssetRef(_input_key(sha256), sha256, size_bytes, media_type)
         except NotFound:
             return None
 
@@ -181,7 +200,7 @@ class _Part:
                 rest = rest[self._file.write(rest) :]
             self.sha256.update(block)
             self.size_bytes += len(block)
-            self.head = self.head or block[:12]
+            self.head = self.head or block[:HEAD_BYTES]
 
     def become(self, final: Path) -> None:
         """Durable first, then visible, then durably visible."""
@@ -223,6 +242,12 @@ async def _blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             held.clear()
     if held:
         yield bytes(held)
+
+
+def _checked(key: str) -> str:
+    if not KEY.fullmatch(key):
+        raise NotFound(f"There is no file {key!r}.")
+    return key
 
 
 def _input_key(sha256: str) -> str:

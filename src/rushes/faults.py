@@ -29,6 +29,7 @@ Code = Literal[
     "invalid_input",
     "unsupported_feature",
     "model_unknown",
+    "model_retired",
     "authentication_failed",
     "quota_exceeded",
     "rate_limited",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import logging
 import os
+import re
 import sys
 import time
 import tomllib
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import entry_points, version
 from pathlib import Path
@@ -26,15 +29,20 @@ from rushes.actors.messages import Job, New
 from rushes.actors.perform import Performer
 from rushes.actors.system import System
 from rushes.adapters.base import Adapter
-from rushes.adapters.http import Http
+from rushes.adapters.capabilities import Auth, Setting
+from rushes.adapters.catalogue import ModelSetting, with_settings
+from rushes.adapters.http import PART, Http
 from rushes.assets import Assets
+from rushes.emulators.base import ProviderTwin
 from rushes.emulators.local import Lab
 from rushes.eventstore.base import Head, Recorded
 from rushes.eventstore.lock import FolderLock
 from rushes.eventstore.memory import MemoryStore
 from rushes.eventstore.sqlite import OUTDATED, SqliteStore
 from rushes.faults import MEDIA_EXTRA, ExtraMissing, Unreadable, bad
+from rushes.flight import DEFAULT_KEEP_S, DEFAULT_MAX_BYTES, MIN_BYTES, Flight
 from rushes.studio import Doors, Studio
+from rushes.units import Clock
 from rushes.video import Probe, fault_of
 from rushes.views.jobs import JobsView, ReadonlyView
 
@@ -52,6 +60,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     stop_grace_s: Annotated[float, Meta(ge=0, le=3600)] = 8.0  # for paid calls to end in
     log_level: str = "warning"  # debug, info, warning, error
     allowed_origins: list[str] = []  # pages of other hosts that may open our WebSocket
+    models: list[ModelSetting] = []  # [[models]] of rushes.toml: models like others, but for what is given there
+
+    flight: bool = True  # keep what providers are asked and answer, in flight.db of the data folder
+    flight_max_bytes: Annotated[int, Meta(ge=MIN_BYTES)] = DEFAULT_MAX_BYTES  # of that file; the oldest leave first
+    flight_keep_s: Annotated[float, Meta(ge=0)] = DEFAULT_KEEP_S  # how long an exchange stays in it
 
     @property
     def folder(self) -> Path:
@@ -62,6 +75,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def log_file(self) -> Path:
         """The log's database."""
         return self.folder / "rushes.db"
+
+    @property
+    def flight_file(self) -> Path:
+        """The flight record."""
+        return self.folder / "flight.db"
 
 
 class SystemClock:
@@ -86,6 +104,7 @@ def load_settings(arguments: Mapping[str, object] | None = None, environ: Mappin
     if isinstance(origins := merged.get("allowed_origins"), str):
         merged["allowed_origins"] = origins.split()
     try:
+        msgspec.convert({"models": merged.get("models", [])}, Settings)  # a variable is text, an entry here is not
         return msgspec.convert(merged, Settings, strict=False)
     except msgspec.ValidationError as error:
         fault = fault_of(error, Settings)
@@ -147,17 +166,82 @@ def installed_adapters() -> dict[str, Adapter]:
     return dict(sorted(made.items()))
 
 
+def with_models(adapters: Mapping[str, Adapter], settings: Sequence[ModelSetting]) -> dict[str, Adapter]:
+    """The adapters, with the models that settings add. Raises BadRequest naming the setting that is wrong."""
+    for number, setting in enumerate(settings):
+        if setting.provider not in adapters:
+            known = ", ".join(adapters)
+            raise bad(f"models[{number}].provider", f"There is no provider {setting.provider!r}. Known: {known}.")
+    return {name: _with(adapter, settings) for name, adapter in adapters.items()}
+
+
+def _with(adapter: Adapter, settings: Sequence[ModelSetting]) -> Adapter:
+    """The adapter itself is left as it is: another studio may use it with other settings."""
+    if all(setting.provider != adapter.name for setting in settings):
+        return adapter
+    extended = copy.copy(adapter)
+    extended.capabilities = with_settings(adapter, settings)
+    return extended
+
+
+def installed_emulators() -> dict[str, type[ProviderTwin]]:
+    """Every twin that is registered under the entry point group `rushes.emulators`, by its provider's name."""
+    found: dict[str, type[ProviderTwin]] = {}
+    for point in entry_points(group="rushes.emulators"):
+        try:
+            twin: type[ProviderTwin] = point.load()
+            found[twin.name] = twin
+        except Exception as error:  # noqa: BLE001 - somebody else's package must not stop ours
+            _log.error("emulator.failed", entry_point=point.value, error=f"{type(error).__name__}: {error}")
+    return dict(sorted(found.items()))
+
+
 def credentials_of(adapters: Mapping[str, Adapter], environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """The keys that are there, by the name of their variable."""
     environ = os.environ if environ is None else environ
     auths = [adapter.capabilities.auth for adapter in adapters.values()]
-    names = [name for auth in auths if auth is not None for name in auth.env]
-    return {name: environ[name] for name in names if environ.get(name)}
+    found = {name: _key(name, auth, environ) for auth in auths if auth is not None for name in auth.env}
+    return {name: value for name, value in found.items() if value}
+
+
+def _key(name: str, auth: Auth, environ: Mapping[str, str]) -> str:
+    """The key of a variable, or of several whose names stand with a + between them; empty where one is missing."""
+    parts = [environ.get(part, "") for part in name.split("+")]
+    if name in auth.files and parts[0]:
+        try:
+            return Path(parts[0]).expanduser().read_text("utf-8")
+        except (OSError, ValueError) as error:
+            _log.warning("credential.unreadable", variable=name, error=type(error).__name__)
+            return ""
+    return PART.join(parts) if all(parts) else ""
+
+
+def with_settings_of(adapters: Mapping[str, Adapter], environ: Mapping[str, str]) -> dict[str, Adapter]:
+    """The adapters, with what else their providers must be told, as far as it is there. Raises BadRequest."""
+    for adapter in adapters.values():
+        wanted = adapter.capabilities.settings
+        told = {name: _setting(setting, environ) for name, setting in wanted.items()}
+        if told:
+            adapter.capabilities = msgspec.structs.replace(adapter.capabilities, settings=told)
+    return dict(adapters)
+
+
+def _setting(setting: Setting, environ: Mapping[str, str]) -> Setting:
+    variable = next((name for name in setting.env if environ.get(name)), "")
+    value = environ[variable] if variable else setting.default
+    if not re.fullmatch(r"[A-Za-z0-9._:-]*", value):
+        raise bad(variable, f"{variable} becomes part of an address: it has letters, digits and . _ : - alone.")
+    return msgspec.structs.replace(setting, value=value)
 
 
 def base_urls_of(adapters: Mapping[str, Adapter], environ: Mapping[str, str]) -> dict[str, str]:
     """The addresses that were set explicitly: what points an adapter at an emulator or a gateway."""
     variables = {name: adapter.capabilities.base_url_env for name, adapter in adapters.items()}
+    variables |= {
+        f"{name}@{service}": its.env
+        for name, adapter in adapters.items()
+        for service, its in adapter.capabilities.services.items()
+    }
     return {name: environ[variable] for name, variable in variables.items() if variable and environ.get(variable)}
 
 
@@ -185,36 +269,44 @@ async def open_studio(
     if folder is not None:
         settings = msgspec.structs.replace(settings, data=str(folder))
     root = settings.folder
-    adapters = installed_adapters() if adapters is None else adapters
+    adapters = with_models(installed_adapters() if adapters is None else adapters, settings.models)
+    adapters = with_settings_of(adapters, environ)
     async with AsyncExitStack() as stack:
         lock = FolderLock.acquire(root)
         stack.callback(lock.release)
         clock, assets = SystemClock(), Assets(root / "takes")
         assets.sweep()
-        credentials = credentials_of(adapters, environ)
+        credentials, base_urls = credentials_of(adapters, environ), base_urls_of(adapters, environ)
         lab = Lab(root / "lab", resolve=lambda asset: assets.path(asset.key))
         stack.callback(lab.close)
         http = await stack.enter_async_context(
             Http(
-                base_urls=base_urls_of(adapters, environ),
+                base_urls=base_urls,
                 credentials=credentials,
                 read=lambda asset: assets.path(asset.key).read_bytes(),
                 inner={"local": lab},
                 clock=clock,
+                parts=root / "takes" / "parts",  # swept above
             )
         )
         store = await SqliteStore.open(settings.log_file, release=RELEASE, accept_loss=accept_loss)
         stack.push_async_callback(store.close)
         jobs = await JobsView.open(store, root / "views.db")
         stack.push_async_callback(jobs.close)
-        performer = Performer(adapters, http, assets, clock, _probe)
+        flight = _open_flight(settings, clock, http, credentials)
+        if flight is not None:
+            stack.push_async_callback(asyncio.to_thread, flight.close)
+        performer = Performer(adapters, http, assets, clock, _probe, flight)
         system = System(store=store, adapters=adapters, performer=performer, clock=clock, release=RELEASE)
         stack.push_async_callback(system.stop, settings.stop_grace_s)
         doors = Doors(
             fetch=http.fetch,
             look_at_image=_look_at_image,
+            look_at_clip=_look_at_clip,
+            reencode=media.reencoded if media.available() else None,
             credentials=credentials,
             default_model=settings.default_model,
+            explicit=base_urls,
             unavailable=_unavailable,
             announce=lock.announce,
         )
@@ -223,11 +315,26 @@ async def open_studio(
         yield studio
 
 
+def _open_flight(settings: Settings, clock: Clock, http: Http, credentials: Mapping[str, str]) -> Flight | None:
+    if not settings.flight:
+        return None
+    return Flight(
+        settings.flight_file,
+        clock=clock,
+        base_url=http.base_url,
+        secrets=[part for key in credentials.values() for part in key.split(PART)],
+        max_bytes=settings.flight_max_bytes,
+        keep_s=settings.flight_keep_s,
+    )
+
+
 @asynccontextmanager
-async def open_readonly(settings: Settings) -> AsyncGenerator[Studio]:
+async def open_readonly(settings: Settings, environ: Mapping[str, str] | None = None) -> AsyncGenerator[Studio]:
     """Look at a folder's jobs without owning it: nothing runs, nothing is written, no folder is made."""
+    environ = os.environ if environ is None else environ
     set_up_logs(settings.log_level)
-    adapters, clock, assets = installed_adapters(), SystemClock(), Assets(settings.folder / "takes")
+    adapters = with_settings_of(with_models(installed_adapters(), settings.models), environ)
+    clock, assets = SystemClock(), Assets(settings.folder / "takes")
     async with AsyncExitStack() as stack:
         there = settings.log_file.is_file()
         store = await SqliteStore.open_readonly(settings.log_file) if there else MemoryStore()
@@ -236,7 +343,13 @@ async def open_readonly(settings: Settings) -> AsyncGenerator[Studio]:
         http = await stack.enter_async_context(nowhere)
         performer = Performer(adapters, http, assets, clock, _probe)
         system = System(store=store, adapters=adapters, performer=performer, clock=clock, release=RELEASE)
-        doors = Doors(fetch=http.fetch, look_at_image=_look_at_image, credentials={}, unavailable=_unavailable)
+        doors = Doors(
+            fetch=http.fetch,
+            look_at_image=_look_at_image,
+            credentials=credentials_of(adapters, environ),
+            explicit=base_urls_of(adapters, environ),
+            unavailable=_unavailable,
+        )
         jobs = ReadonlyView(store, settings.folder / "views.db")
         yield Studio(system=system, jobs=jobs, adapters=adapters, assets=assets, clock=clock, doors=doors)
 
@@ -266,3 +379,9 @@ async def _probe(path: Path) -> Probe:
 
 async def _look_at_image(path: Path) -> tuple[int, int]:
     return await media.check_image(path) if media.available() else (0, 0)
+
+
+async def _look_at_clip(path: Path, media_type: str) -> Probe:
+    if media_type.startswith("audio/") and media.available():
+        return await media.probe_audio(path, media_type)
+    return await _probe(path)

@@ -8,7 +8,7 @@ import hashlib
 import random
 import re
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Final, Protocol, Unpack
@@ -24,13 +24,15 @@ from rushes.actors.lanes import Lane
 from rushes.actors.messages import Job as State
 from rushes.actors.system import Snapshot, System
 from rushes.actors.words import billed_word, status_word
-from rushes.adapters.base import Adapter, Failed, needs_prepare
-from rushes.adapters.capabilities import Model, estimate, normalise, route
+from rushes.adapters.base import Adapter, needs_prepare
+from rushes.adapters.capabilities import Model
+from rushes.adapters.catalogue import model_views, retirement_views, route, row_of
+from rushes.adapters.fit import estimate, fit, placed
 from rushes.assets import Assets
 from rushes.eventstore.base import Damaged, EventStore, Recorded, Stream
 from rushes.eventstore.follow import follow
 from rushes.faults import BadRequest, CommandRejected, Conflict, Fault, JobFailed, NotFound, Unreadable, bad, damaged
-from rushes.media import MediaTrouble
+from rushes.intake import File, Intake, MediaDoors
 from rushes.units import DEFAULT_TENANT, AssetRef, Clock, Handle, fresh_job_id, keyed_job_id, utc
 from rushes.video import (
     OPERATIONS,
@@ -43,8 +45,8 @@ from rushes.video import (
     JobsFields,
     JobsQuery,
     JobView,
+    Kind,
     LaneView,
-    MediaInput,
     Page,
     ProviderView,
     Take,
@@ -56,30 +58,25 @@ from rushes.video import (
     checked,
     jobs_query,
     operation_of,
+    role_of,
 )
 
-MAX_IMAGE_BYTES: Final = 20 * 2**20
-MAX_UPLOAD_BYTES: Final = 200 * 2**20
 MAX_KEY: Final = 255
 _HANDLE: Final = re.compile(r"[A-Za-z0-9][\w.~:/=+@-]{0,299}", re.ASCII)  # it becomes part of an address
 START_WITHIN_S: Final = 24 * 3600.0
-Image = str | bytes | Path
-Fetch = Callable[[str, int], Awaitable[bytes]]
-LookAtImage = Callable[[Path], Awaitable[tuple[int, int]]]
 
 
-class Doors(Struct, frozen=True, kw_only=True):
+class Doors(MediaDoors, frozen=True, kw_only=True):
     """What the studio needs from outside: built by `main`, or by a test."""
 
-    fetch: Fetch
-    look_at_image: LookAtImage
     credentials: Mapping[str, str]
     default_model: str = "local"
+    explicit: Collection[str] = ()  # providers whose address was set: an emulator, or a gateway
     unavailable: Callable[[str], Exception | None]  # why a provider cannot run here
     announce: Callable[[str], None] = lambda _: None  # tells other processes our address
 
 
-Routed = tuple[Adapter, Target, Model]
+Routed = tuple[Adapter, Target, tuple[Model, ...]]
 Key = tuple[float, int]  # a job's place in a list: the time it is ordered by, and its stream
 
 
@@ -111,6 +108,7 @@ class Studio:
         self.store: EventStore = system.store
         self._system, self._adapters, self._assets, self._clock = system, adapters, assets, clock
         self._jobs, self._doors, self._rng = jobs, doors, rng or random.SystemRandom()
+        self._intake = Intake(assets, doors, system.look)
         self.announce = doors.announce
 
     async def stop(self, grace_s: float) -> None:
@@ -123,7 +121,9 @@ class Studio:
         self,
         prompt: str = "",
         *,
-        image: Image | None = None,
+        image: File | None = None,
+        video: File | None = None,
+        audio: File | None = None,
         idempotency_key: str = "",
         tenant: str = DEFAULT_TENANT,
         **fields: Unpack[Fields],
@@ -133,6 +133,8 @@ class Studio:
         Args:
             prompt: what the video should show.
             image: its first frame: a path, bytes, or an https address.
+            video: the clip to make over, the same way.
+            audio: what is said in it, the same way.
             idempotency_key: the same key with the same request gives the same job again.
             tenant: whose job it is.
             fields: any other field of VideoRequest: model, duration_seconds, aspect_ratio, resolution, seed …
@@ -144,8 +146,10 @@ class Studio:
         if unknown := sorted(set(fields) - set(VideoRequest.__struct_fields__)):
             known = ", ".join(sorted(VideoRequest.__struct_fields__))
             raise bad(unknown[0], f"There is no field {unknown[0]!r}. The fields are: {known}.")
-        if image is not None:
-            fields["inputs"] = (*fields.get("inputs", ()), await self._as_input(image))
+        files: dict[Kind, File | None] = {"image": image, "video": video, "audio": audio}
+        handed = [await self._intake.handed(kind, file) for kind, file in files.items() if file is not None]
+        if handed:
+            fields["inputs"] = (*fields.get("inputs", ()), *handed)
         view, replayed = await self.submit(VideoRequest(prompt=prompt, **fields), idempotency_key, tenant)
         return Job(self, view.id, replayed=replayed)
 
@@ -158,18 +162,18 @@ class Studio:
         """
         request = checked(request)
         if not idempotency_key:
-            return await self._begin(await self._requested(request), "", tenant)
+            return await self._begin(await self._requested(request, tenant), "", tenant)
         sent = _digest(request)
         if (known := await self._sent_before(sent, idempotency_key, tenant)) is not None:
             return known, True
         try:
-            requested = await self._requested(request)
+            requested = await self._requested(request, tenant)
         except BadRequest:
             if (known := await self._sent_before(sent, idempotency_key, tenant)) is not None:
                 return known, True  # its twin was luckier with the same address
             raise
-        pictures = [[given.role, given.asset.sha256] for given in requested.spec.inputs]
-        content = _digest([replace(request, inputs=()), pictures])
+        files = [[given.role, given.asset.sha256] for given in requested.spec.inputs]
+        content = _digest([replace(request, inputs=()), files])
         requested = replace(requested, idempotency_key=idempotency_key, sent_sha256=sent, body_sha256=content)
         return await self._begin(requested, idempotency_key, tenant)
 
@@ -190,36 +194,43 @@ class Studio:
             return known, True
         old = _facts(snapshot.job).requested
         routed = [self._route(f"{target.provider}/{target.model}") for target in old.route]
-        for _, _, model in routed:
-            normalise(old.spec, model)  # what was offered then may not be any more
+        for _, _, rows in routed:
+            fit(old.spec, rows)  # what was offered then may not be any more
         requested = replace(self._request(old.spec, routed, old.at_least_once), parent=job_id)
         if idempotency_key:
             requested = replace(requested, idempotency_key=idempotency_key, sent_sha256=digest, body_sha256=digest)
         return await self._begin(requested, idempotency_key, tenant)
 
-    async def _requested(self, request: VideoRequest) -> m.JobRequested:
+    async def _requested(self, request: VideoRequest, tenant: str) -> m.JobRequested:
         """The request in its model's terms, and its media ours. Raises BadRequest."""
-        routed = self._route(request.model or self._doors.default_model)
-        model = routed[2]
+        wanted = request.model or self._doors.default_model
+        routed = self._route(wanted)
+        rows = routed[2]
+        unseen = [Input(type=given.type, role=role_of(given), asset=_UNSEEN) for given in request.inputs]
         spec = VideoSpec(
             **{name: getattr(request, name) for name in Config.__struct_fields__},
             prompt=request.prompt,
-            operation=operation_of(request),
+            inputs=(inputs := placed(unseen, rows)),
+            operation=operation_of(request.operation, {given.role for given in inputs}),
             customer_id=request.customer_id or 0,
         )
-        roles = tuple(Input(role=given.role, asset=_UNSEEN) for given in request.inputs)
-        normalise(replace(spec, inputs=roles), model)  # refuse what needs no look at the pictures
-        spec = replace(spec, inputs=tuple([await self._keep(n, given) for n, given in enumerate(request.inputs)]))
-        spec = normalise(spec, model)
+        _, model = fit(spec, rows, request.emulate)  # refuse what needs no look at the files
+        kept = [await self._intake.keep(number, given, tenant) for number, given in enumerate(request.inputs)]
+        inputs, emulated = await self._intake.fitted(placed(kept, rows), model)
+        spec, model = fit(replace(spec, inputs=inputs, emulated=emulated), rows, request.emulate)
         if spec.seed is None and model.draws_seed and "seed" in model.fields:
             spec = replace(spec, seed=self._rng.randrange(model.max_seed + 1))
-        return self._request(spec, [routed], request.at_least_once)
+        requested = self._request(spec, [routed], request.at_least_once)
+        return replace(requested, asked="" if wanted in _names(routed[1]) else wanted)
 
     def _request(self, spec: VideoSpec, routed: Sequence[Routed], at_least_once: int) -> m.JobRequested:
         adapter, target, _ = routed[0]
         return m.JobRequested(
             spec=spec,
-            route=tuple(replace(target, price=estimate(spec, model)) for _, target, model in routed),
+            route=tuple(
+                replace(target, price=estimate(spec, row_of(adapter, target.model, spec)))
+                for adapter, target, _ in routed
+            ),
             needs=("prepare",) if needs_prepare(adapter, spec, target) else (),
             start_by=self._clock.now() + START_WITHIN_S,
             at_least_once=at_least_once,
@@ -260,60 +271,31 @@ class Studio:
         return self.view(snapshot)
 
     def _route(self, wanted: str) -> Routed:
-        provider, model = route(wanted, self._adapters)
-        adapter = self._adapters[provider]
+        provider, rows = route(wanted, self._adapters, self._today(), self._doors.explicit)
+        adapter, model = self._adapters[provider], rows[0]
         if (reason := self._doors.unavailable(provider)) is not None:
             raise reason
-        auth = adapter.capabilities.auth
-        if auth is None:
-            return adapter, Target(provider=provider, model=model.id), model
-        alias = next((name for name in auth.env if name in self._doors.credentials), None)
-        if alias is None:
-            names = " or ".join(auth.env)
-            raise bad("model", f"{provider} needs a key: set {names} in the environment.", "authentication_failed")
+        if adapter.capabilities.auth is None:
+            return adapter, Target(provider=provider, model=model.id), rows
+        if not (alias := self._credential(adapter)):
+            raise bad("model", _no_key(adapter), "authentication_failed")
+        if untold := _untold(adapter):
+            raise bad("model", untold, "authentication_failed")
         fingerprint = hashlib.sha256(self._doors.credentials[alias].encode()).hexdigest()[:8]
-        return adapter, Target(provider=provider, model=model.id, credential=alias, fingerprint=fingerprint), model
+        return adapter, Target(provider=provider, model=model.id, credential=alias, fingerprint=fingerprint), rows
 
-    async def _as_input(self, image: Image) -> MediaInput:
-        if isinstance(image, str) and image.startswith(("https://", "http://", "data:")):
-            return MediaInput(url=image)
-        if isinstance(image, bytes):
-            return MediaInput(upload=(await self.upload(_once(image))).id)
-        try:
-            content = await asyncio.to_thread(Path(image).read_bytes)
-        except OSError as error:
-            raise bad("image", f"The image {str(image)!r} cannot be read: {error.strerror}.") from error
-        return MediaInput(upload=(await self.upload(_once(content))).id)
+    def _today(self) -> str:
+        return utc(self._clock.now()).date().isoformat()
+
+    def _credential(self, adapter: Adapter) -> str:
+        """The variable that holds the provider's key: its own name for it first. Empty where none does."""
+        auth = adapter.capabilities.auth
+        names = auth.env if auth is not None else ()
+        return next((name for name in names if name in self._doors.credentials), "")
 
     async def upload(self, chunks: AsyncIterator[bytes]) -> UploadView:
-        """Keep a file that requests will name."""
-        asset = await self._assets.keep_input(chunks, MAX_UPLOAD_BYTES)
-        return UploadView(
-            id=f"up_{asset.sha256}", media_type=asset.media_type, size_bytes=asset.size_bytes, sha256=asset.sha256
-        )
-
-    async def _keep(self, number: int, given: MediaInput) -> Input:
-        """A picture becomes ours: fetched, looked at, kept."""
-        if given.url is not None:
-            field = f"inputs[{number}].url"
-            try:
-                content = await self._doors.fetch(given.url, MAX_IMAGE_BYTES)
-            except Failed as failed:
-                raise bad(field, f"The image at {field} could not be fetched: {failed.fault.detail}") from failed
-            asset = await self._assets.keep_input(_once(content), MAX_IMAGE_BYTES)
-        else:
-            field = f"inputs[{number}].upload"
-            found = self._assets.input_ref((given.upload or "").removeprefix("up_"))
-            if found is None:
-                raise bad(field, f"There is no upload {given.upload!r}: send the file to POST /v1/uploads first.")
-            asset = found
-        if not asset.media_type.startswith("image/"):
-            raise bad(field, f"{field} is no image but {asset.media_type}: send a PNG, JPEG, WebP or GIF.")
-        try:
-            await self._doors.look_at_image(self._assets.path(asset.key))
-        except MediaTrouble as trouble:
-            raise bad(field, f"{field} is no image that can be used: {trouble.detail}") from trouble
-        return Input(role=given.role, asset=asset)
+        """Keep an image, a video or an audio file that requests will name. Raises BadRequest where it is too large."""
+        return await self._intake.upload(chunks)
 
     # ── looking ──
 
@@ -438,7 +420,28 @@ class Studio:
         for lane in self._system.lanes:
             provider, _, credential = lane.name.partition("/")
             lanes.setdefault(provider, []).append(_lane_view(lane, credential, self._clock.now()))
-        return [ProviderView(name=name, lanes=its) for name, its in sorted(lanes.items())]
+        today = self._today()
+        return [
+            self._provider_view(adapter, lanes.get(name, []), today) for name, adapter in sorted(self._adapters.items())
+        ]
+
+    def _provider_view(self, adapter: Adapter, lanes: list[LaneView], today: str) -> ProviderView:
+        data = adapter.capabilities
+        reason, credential = self._doors.unavailable(adapter.name), self._credential(adapter)
+        lacks_key = data.auth is not None and not credential
+        return ProviderView(
+            name=adapter.name,
+            aliases=list(data.aliases),
+            configured=reason is None and not lacks_key and not _untold(adapter),
+            reason=str(reason or (_no_key(adapter) if lacks_key else "") or _untold(adapter)),
+            keys=list(data.auth.env) if data.auth is not None else [],
+            credential=credential,
+            in_doubt=data.terms.doubt,
+            cancel=data.terms.cancel,
+            models=model_views(adapter, "" if adapter.name in self._doors.explicit else today),
+            retired=retirement_views(adapter),
+            lanes=lanes,
+        )
 
     # ── steering ──
 
@@ -509,6 +512,7 @@ class Studio:
         return JobView(
             id=snapshot.name,
             parent=facts.requested.parent,
+            metadata=_metadata(job),
             status=status_word(job),
             phase=phase_word(job),
             version=snapshot.version,
@@ -699,6 +703,34 @@ def _note(job: State, trouble: Fault | None) -> str:
     return "" if fault is None else fault.detail
 
 
+def _no_key(adapter: Adapter) -> str:
+    auth = adapter.capabilities.auth
+    assert auth is not None
+    names = " or ".join(name.replace("+", " and ") for name in auth.env)
+    return f"{adapter.name} needs a key: set {names} in the environment."
+
+
+def _untold(adapter: Adapter) -> str:
+    """What else the provider must be told before it can be used; empty where nothing is missing."""
+    missing = [setting.env for setting in adapter.capabilities.settings.values() if not setting.value]
+    names = " and ".join(" or ".join(names) for names in missing)
+    return f"{adapter.name} needs to be told more: set {names} in the environment." if missing else ""
+
+
+def _metadata(job: State) -> dict[str, str]:
+    """What the provider told of a finished job; how it differs from what was asked; the model as it was asked for."""
+    requested = _facts(job).requested
+    told = dict(job.metadata) if isinstance(job, m.Succeeded) else {}
+    if requested.spec.emulated:
+        told["emulated"] = "; ".join(requested.spec.emulated)
+    return told | ({"requested_model": requested.asked} if requested.asked else {})
+
+
+def _names(target: Target) -> tuple[str, ...]:
+    """What a caller can write for a target without an alias."""
+    return target.provider, target.model, f"{target.provider}/{target.model}"
+
+
 def _takes(job: State) -> Sequence[Take]:
     match job:
         case m.Succeeded(takes=takes):
@@ -798,10 +830,6 @@ def _place(query: JobsQuery) -> Key:
     if sort != query.sort:
         raise bad("after", f"This place is in a list sorted by {sort!r}, not by {query.sort!r}: begin a new list.")
     return at, stream
-
-
-async def _once(content: bytes) -> AsyncIterator[bytes]:
-    yield content
 
 
 def event_view(recorded: Recorded, job_id: str) -> EventView:

@@ -7,6 +7,7 @@ passes what it got through `checked`, and nothing behind the doors checks again.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypedDict, TypeVar
 
@@ -14,9 +15,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from rushes.faults import BadRequest, Fault, bad
-from rushes.units import AssetRef, Billed, Money, Private
+from rushes.units import AssetRef, Billed, Handle, Money, Private
 
-JSON: TypeAlias = "str | int | float | bool | None | list[Any] | dict[str, Any]"
+JSON: TypeAlias = str | int | float | bool | None | list[Any] | dict[str, Any]
 
 
 class TextToVideo(Struct, frozen=True, gc=False, tag_field="type", tag="text-to-video"):
@@ -24,30 +25,95 @@ class TextToVideo(Struct, frozen=True, gc=False, tag_field="type", tag="text-to-
 
 
 class ImageToVideo(Struct, frozen=True, gc=False, tag_field="type", tag="image-to-video"):
-    """A clip that starts from, ends at, or borrows from images."""
+    """A clip that starts from an image, and may end at another."""
 
 
-Operation: TypeAlias = TextToVideo | ImageToVideo
-OPERATIONS: Final[dict[type[Operation], str]] = {TextToVideo: "text-to-video", ImageToVideo: "image-to-video"}
+class MultiImage(Struct, frozen=True, gc=False, tag_field="type", tag="multi-image"):
+    """A clip that borrows from images: who is in it, how it looks, how it is composed. None is a frame of it."""
 
-Role: TypeAlias = Literal["first_frame", "last_frame", "general", "style", "character", "composition"]
+
+class VideoToVideo(Struct, frozen=True, gc=False, tag_field="type", tag="video-to-video"):
+    """A clip made over, or made after other clips."""
+
+
+class Extend(Struct, frozen=True, gc=False, tag_field="type", tag="extend"):
+    """A clip that goes on where another ends. `duration_seconds` is what is added."""
+
+
+class Upscale(Struct, frozen=True, gc=False, tag_field="type", tag="upscale"):
+    """The same clip with more pixels."""
+
+
+class CharacterPerformance(Struct, frozen=True, gc=False, tag_field="type", tag="character-performance"):
+    """A character, from an image or a clip, that does what somebody does in another clip."""
+
+
+Operation: TypeAlias = TextToVideo | ImageToVideo | MultiImage | VideoToVideo | Extend | Upscale | CharacterPerformance
+"""What is made. Avatars, templates, effects and lip-sync join it with the first provider here that has them."""
+OPERATIONS: Final[dict[type[Operation], str]] = {
+    TextToVideo: "text-to-video",
+    ImageToVideo: "image-to-video",
+    MultiImage: "multi-image",
+    VideoToVideo: "video-to-video",
+    Extend: "extend",
+    Upscale: "upscale",
+    CharacterPerformance: "character-performance",
+}
+
+Kind: TypeAlias = Literal["image", "video", "audio"]
+Role: TypeAlias = Literal[
+    "first_frame",
+    "last_frame",
+    "general",  # an image without a say in it: each model knows where it belongs
+    "style",
+    "character",
+    "composition",
+    "source",  # the clip to make over, to extend or to upscale
+    "reference_video",  # a clip to borrow from
+    "performance",  # a clip whose movements are copied
+    "narration",  # what is said in the clip
+    "reference_audio",  # a voice or a sound to borrow
+]
+ROLES: Final[dict[Kind, tuple[Role, ...]]] = {  # the first is the one that is meant where none is given
+    "image": ("first_frame", "last_frame", "general", "style", "character", "composition"),
+    "video": ("source", "reference_video", "performance"),
+    "audio": ("narration", "reference_audio"),
+}
+KINDS: Final[dict[str, Kind]] = {role: kind for kind, roles in ROLES.items() for role in roles}
+REFERENCES: Final = frozenset[Role]({"style", "character", "composition"})
+Emulation: TypeAlias = Literal["negative_prompt"]
+"""What may be done another way where a model cannot do it, once a request names it, because it changes the request:
+negative_prompt is told in the prompt."""
 
 
 class MediaInput(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """A picture that a caller hands in: exactly one of `url` and `upload`."""
+    """A file that a caller hands in: exactly one of `url`, `upload` and `job`."""
 
-    type: Literal["image"] = "image"
-    role: Role = "first_frame"
+    type: Kind = "image"
+    role: Role | None = None  # first_frame of an image, source of a video, narration of an audio
     url: Private[Annotated[str, Meta(max_length=14_000_000)]] | None = None  # https, or data: up to 10 MiB
     upload: Annotated[str, Meta(max_length=100)] | None = None  # an id that POST /v1/uploads gave
+    job: Annotated[str, Meta(max_length=100)] | None = None  # one of the caller's own that succeeded: its take
+    take: Annotated[int, Meta(ge=0, le=1000)] = 0  # which take of `job`
+
+
+class Made(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """Where a take that is used as an input came from: some providers take their own clips by name alone."""
+
+    job: str
+    provider: str
+    handle: Handle
+    take: int = 0
 
 
 class Input(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
-    """The same picture once it is ours: fetched, looked at, kept."""
+    """The same file once it is ours: fetched, looked at, kept."""
 
-    type: Literal["image"] = "image"
+    type: Kind = "image"
     role: Role = "first_frame"
     asset: AssetRef
+    duration_seconds: float | None = None  # of a video or an audio, where it (or somebody here) can say
+    made: Made | None = None
 
 
 class Config(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
@@ -74,8 +140,10 @@ class VideoRequest(Config, frozen=True, forbid_unknown_fields=True, omit_default
     prompt: Private[Annotated[str, Meta(max_length=20_000)]] = ""
     model: Annotated[str, Meta(max_length=300)] | None = None  # local, replicate/prunaai/p-video, prunaai/p-video
     operation: Operation | None = None  # inferred from the inputs when absent
-    inputs: Annotated[tuple[MediaInput, ...], Meta(max_length=20)] = ()
+    inputs: Annotated[tuple[MediaInput, ...], Meta(max_length=50)] = ()
     customer_id: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None  # a label inside the caller's tenant
+    emulate: Annotated[tuple[Emulation, ...], Meta(max_length=10)] = ()
+    """What may be done another way where the model cannot do it as asked; the job's metadata says what was."""
     at_least_once: Annotated[int, Meta(ge=0, le=3)] = 0
     """How often it may be sent anew, and so be billed once more, while nobody knows what became of an earlier send."""
 
@@ -87,6 +155,7 @@ class Fields(TypedDict, total=False):
     operation: Operation | None
     inputs: tuple[MediaInput, ...]
     customer_id: int | None
+    emulate: tuple[Emulation, ...]
     at_least_once: int
     negative_prompt: str | None
     seed: int | None
@@ -110,6 +179,7 @@ class VideoSpec(Config, frozen=True, omit_defaults=True, kw_only=True):
     operation: Operation
     inputs: tuple[Input, ...] = ()
     customer_id: int = 0
+    emulated: tuple[str, ...] = ()  # what is done another way than it was asked for, and how
 
 
 class Target(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
@@ -195,6 +265,7 @@ class JobView(Struct, frozen=True, kw_only=True):
     missing: int  # takes that were made and could not be fetched
     age_seconds: float  # since we last heard of it from the provider, or since its last event
     parent: str = ""  # the job that this one retries
+    metadata: dict[str, str] = {}  # what the provider told beside the clip, and what was done another way than asked
 
     @property
     def ended(self) -> bool:
@@ -270,10 +341,64 @@ class LaneView(Struct, frozen=True, kw_only=True):
     polls_per_job: float | None  # of those that ended; None where none has
 
 
+class RetirementView(Struct, frozen=True, kw_only=True):
+    """A model that its provider has switched off, or will."""
+
+    model: str
+    on: str  # YYYY-MM-DD
+    replacement: str  # another model's id; empty: there is none
+
+
+class PriceView(Struct, frozen=True, kw_only=True):
+    """What one second, or one clip, costs at the most and at the least."""
+
+    per: str  # second, clip
+    most_micro_usd: int
+    least_micro_usd: int
+    source: str
+    as_of: str
+
+
+class LimitsView(Struct, frozen=True, kw_only=True):
+    """What a model takes, for these of its operations. An empty list: the field is not for it."""
+
+    operations: list[str]
+    durations_seconds: list[float]
+    aspect_ratios: list[str]
+    resolutions: list[str]
+    fps: list[float]
+    inputs: dict[str, int]  # how many of each role
+    max_inputs: int | None  # of all roles together
+    fields: list[str]  # other fields of a request that it honours
+    options: list[str]  # its provider_options
+    prompt: str  # required, optional, none
+    max_prompt_chars: int | None
+    defaults: dict[str, Any]
+
+
+class ModelView(Struct, frozen=True, kw_only=True):
+    """One model as callers choose it."""
+
+    id: str
+    aliases: list[str]
+    limits: list[LimitsView]
+    price: PriceView | None  # None: unknown, which is not free
+    free: bool
+
+
 class ProviderView(Struct, frozen=True, kw_only=True):
-    """One provider, and its lanes. Lanes appear with their first job, and only where the jobs are run."""
+    """One provider: its models, and its lanes. Lanes appear with their first job, and only where the jobs are run."""
 
     name: str
+    aliases: list[str]
+    configured: bool  # it can be used now
+    reason: str  # why not, and what to do
+    keys: list[str]  # the variables that its key can come from: the first one that is set
+    credential: str  # the one that it comes from; empty where none is needed or none is set
+    in_doubt: str  # A to E: what can be learned about a send whose answer was lost
+    cancel: str  # no, stops, destroys
+    models: list[ModelView]  # one that makes a clip from words comes first, where there is one
+    retired: list[RetirementView]
     lanes: list[LaneView]
 
 
@@ -340,8 +465,14 @@ def checked(request: VideoRequest) -> VideoRequest:
     """The same request once its types and ranges were looked at, or BadRequest naming the field."""
     request = retyped(request)
     for number, given in enumerate(request.inputs):
-        if (given.url is None) == (given.upload is None):
-            raise bad(f"inputs[{number}]", f"inputs[{number}] needs exactly one of 'url' and 'upload'.")
+        where = f"inputs[{number}]"
+        if (given.url is not None) + (given.upload is not None) + (given.job is not None) != 1:
+            raise bad(where, f"{where} needs exactly one of 'url', 'upload' and 'job'.")
+        if given.take and given.job is None:
+            raise bad(f"{where}.take", f"{where}.take says which take of a job: give 'job' too, or leave it out.")
+        if given.role is not None and given.role not in ROLES[given.type]:
+            known = ", ".join(ROLES[given.type])
+            raise bad(f"{where}.role", f"{where} is of the type {given.type}, whose roles are {known}.")
     if not request.prompt.strip() and not request.inputs:
         raise bad("prompt", "The prompt is empty: say what the video should show.")
     return request
@@ -355,10 +486,32 @@ def jobs_query(fields: JobsFields) -> JobsQuery:
     return retyped(JobsQuery(**fields))
 
 
-def operation_of(request: VideoRequest) -> Operation:
-    """What the inputs imply, or the operation asked for once it agrees with them."""
-    implied: Operation = ImageToVideo() if request.inputs else TextToVideo()
-    if request.operation is not None and request.operation != implied:
-        asked, found = OPERATIONS[type(request.operation)], OPERATIONS[type(implied)]
-        raise bad("operation", f"The operation is {asked!r}, but the inputs make it {found!r}: leave it out.")
-    return implied
+def role_of(given: MediaInput) -> Role:
+    """The role that a file was given, or the usual one of its type."""
+    return given.role or ROLES[given.type][0]
+
+
+def implied_by(roles: Collection[Role]) -> Operation:
+    """The operation that inputs in these roles mean where none is named."""
+    if "performance" in roles:
+        return CharacterPerformance()
+    if "source" in roles or "reference_video" in roles:
+        return VideoToVideo()
+    if "first_frame" in roles or "last_frame" in roles:
+        return ImageToVideo()
+    return MultiImage() if REFERENCES & set(roles) else TextToVideo()
+
+
+def operation_of(asked: Operation | None, roles: Collection[Role]) -> Operation:
+    """What the inputs imply, or the operation asked for once it agrees with them. Raises BadRequest."""
+    implied = implied_by(roles)
+    if asked is None or asked == implied:
+        return implied
+    if isinstance(asked, Extend | Upscale):
+        if "source" in roles:
+            return asked
+        name = OPERATIONS[type(asked)]
+        raise bad("inputs", f"The operation {name!r} needs a video: give an input in the role 'source'.")
+    name, found = OPERATIONS[type(asked)], OPERATIONS[type(implied)]
+    detail = f"The operation is {name!r}, but the inputs make it {found!r}: leave it out, or give them other roles."
+    raise bad("operation", detail)

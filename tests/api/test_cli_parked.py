@@ -19,7 +19,7 @@ from rushes.actors import messages as m
 from rushes.actors.actor import head_of
 from rushes.actors.codec import encode
 from rushes.actors.job import replay
-from rushes.adapters.base import Terms
+from rushes.adapters.capabilities import Terms
 from rushes.cli.arguments import Asked, parse
 from rushes.cli.entry import main
 from rushes.eventstore.base import Birth, Write

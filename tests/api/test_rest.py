@@ -227,6 +227,20 @@ async def test_an_upload_becomes_a_first_frame(web: Web, studio: Studio) -> None
     assert (await studio.job(job["id"]).result(timeout_s=20)).videos
 
 
+@pytest.mark.parametrize(
+    ("content", "media_type", "kind"),
+    [(b"\0\0\0\x18ftypisom", "video/mp4", "video"), (b"RIFF\0\0\0\0WAVE", "audio/wav", "audio")],
+)
+async def test_videos_and_audio_are_uploads_too_and_a_job_names_what_its_model_does_not_take(
+    web: Web, content: bytes, media_type: str, kind: str
+) -> None:
+    upload = await ask(web, "POST", "/v1/uploads", 201, data=content)
+    assert upload["media_type"] == media_type
+    body = TINY | {"inputs": [{"type": kind, "upload": upload["id"]}]}
+    problem = await ask(web, "POST", "/v1/jobs", 422, json=body)
+    assert (problem["code"], problem["field"]) == ("unsupported_feature", "inputs")
+
+
 def parts(folder: Path) -> int:
     """How many files are on their way."""
     return len(list(folder.rglob("*.part")))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from rushes.actors.perform import Performer
 from rushes.actors.system import System
 from rushes.adapters.base import Adapter, Failed
+from rushes.adapters.capabilities import STRING
 from rushes.assets import Assets
 from rushes.eventstore.base import EventStore
 from rushes.eventstore.memory import MemoryStore
@@ -37,7 +38,7 @@ class Pictures(Acme):
                 Acme.capabilities.models[0],
                 operations=("text-to-video", "image-to-video"),
                 roles={"first_frame": 1},
-                options={"style": "string", "tags": "string"},
+                options={"style": STRING, "tags": STRING},
             ),
         ),
     )
@@ -54,12 +55,12 @@ class Web:
         }
         self.fetched: list[str] = []
 
-    async def fetch(self, url: str, max_bytes: int) -> bytes:  # noqa: ARG002 - as any fetch
+    async def fetch(self, url: str, max_bytes: int) -> AsyncGenerator[bytes]:  # noqa: ARG002 - as any fetch
         self.fetched.append(url)
         await asyncio.sleep(0)
         if url not in self.pages:
             raise Failed(Fault("not_found", "There is nothing there."))
-        return self.pages[url]
+        yield self.pages[url]
 
 
 class Rig:
@@ -150,13 +151,13 @@ async def test_an_address_that_changes_what_it_holds_is_still_the_same_request(r
 
 async def test_fifty_at_once_are_one_job_also_where_the_address_answers_once(rig: Rig) -> None:
     class Moody(Web):
-        async def fetch(self, url: str, max_bytes: int) -> bytes:
-            picture = await super().fetch(url, max_bytes)
+        async def fetch(self, url: str, max_bytes: int) -> AsyncGenerator[bytes]:
+            picture = await anext(super().fetch(url, max_bytes))
             if len(self.fetched) > 1 and self.answered:
                 await asyncio.sleep(0.05)
                 raise Failed(Fault("rate_limited", "Too many."))
             self.answered = True
-            return picture
+            yield picture
 
         answered = False
 

@@ -12,10 +12,12 @@ from typing import Any, cast
 import msgspec
 import pytest
 import structlog
+from msgspec.structs import replace
 
 from rushes.actors.perform import Performer
 from rushes.actors.system import System
-from rushes.adapters.base import Adapter, Failed, Keep, PollSchedule, Request, Response, Sink, Terms
+from rushes.adapters.base import Adapter, Failed, Keep, Request, Response, Sink
+from rushes.adapters.capabilities import PollSchedule
 from rushes.adapters.http import Http
 from rushes.adapters.kling import Kling
 from rushes.assets import Assets
@@ -25,7 +27,7 @@ from rushes.eventstore.memory import MemoryStore
 from rushes.faults import BadRequest, Fault, JobFailed
 from rushes.studio import Doors, Job, Studio
 from rushes.units import AssetRef
-from rushes.video import JobView, MediaInput, Probe, Target, VideoSpec
+from rushes.video import JobView, MediaInput, Probe, Role, Target
 from rushes.views.jobs import ReadonlyView
 
 structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
@@ -38,10 +40,15 @@ PATIENCE_S = 5.0
 class Hasty(Kling):
     """The adapter as it is, but for its pace."""
 
-    def terms(self, spec: VideoSpec, target: Target) -> Terms:
-        poll = PollSchedule(min_s=0.02, max_s=0.02)
-        terms = super().terms(spec, target)
-        return msgspec.structs.replace(terms, poll=poll, settle_s=0.1, looks_s=(0.02, 0.06, 0.12))
+    capabilities = replace(
+        Kling.capabilities,
+        terms=replace(
+            Kling.capabilities.terms,
+            poll=PollSchedule(min_s=0.02, max_s=0.02),
+            settle_s=0.1,
+            looks_s=(0.02, 0.06, 0.12),
+        ),
+    )
 
 
 class Clock:
@@ -101,7 +108,7 @@ class Rig:
 
     def creates(self) -> int:
         """How many creates came."""
-        return sum(line.about.startswith("POST ") for line in self.twin.ledger if line.what == "request")
+        return sum(line.method == "POST" for line in self.twin.ledger.requests)
 
 
 Open = Callable[[KlingTwin], Awaitable[Rig]]
@@ -189,13 +196,75 @@ async def test_pictures_arrive_as_bare_base64(opened: Open) -> None:
     assert {one["type"]: one["url"] for one in contents} == frames
 
 
+def frame(role: Role, mark: bytes) -> MediaInput:
+    return MediaInput(role=role, url="data:image/png;base64," + b64encode(PICTURE + mark).decode())
+
+
+async def test_references_become_a_clip_of_all_of_them(opened: Open) -> None:
+    rig = await opened(twin())
+    given = (frame("character", b"1"), frame("style", b"2"))
+    job = await rig.make("@input_1 in the style of @input_2", inputs=given, model="kling/kling-v3-omni")
+    result = await job.result(timeout_s=PATIENCE_S)
+    (task,) = rig.twin.tasks.values()
+    contents = cast("list[dict[str, str]]", task.body["contents"])
+    assert (result.job.operation, result.job.model, task.path) == (
+        "multi-image",
+        "kling-3.0-omni",
+        "omni-video/kling-3.0-omni",
+    )
+    assert [one["type"] for one in contents] == ["prompt", "refer_image", "refer_image"]
+
+
+async def test_a_take_of_an_own_job_is_made_over_and_another_acts_after_it(opened: Open) -> None:
+    """The clip itself stays where it is: what travels is its address, which was asked for just before."""
+    rig = await opened(twin())
+    first = await rig.make()
+    await first.result(timeout_s=PATIENCE_S)
+    over = (MediaInput(type="video", job=first.id),)
+    second = await rig.make("the same by night", inputs=over, model="kling/kling-o1")
+    acted = (frame("character", b"1"), MediaInput(type="video", role="performance", job=first.id))
+    third = await rig.make("she bows", inputs=acted, model="kling/kling-3.0")
+    for job in (second, third):
+        assert (await job.result(timeout_s=PATIENCE_S)).job.billed == "yes"
+        assert "inputs.prepared" in await types(job)
+    source, made, danced = rig.twin.tasks.values()
+    assert [task.path for task in (made, danced)] == ["omni-video/kling-o1", "motion-control/kling-3.0"]
+    for task in (made, danced):
+        contents = cast("list[dict[str, str]]", task.body["contents"])
+        (address,) = [one["url"] for one in contents if one["type"] in {"base_video", "video"}]
+        assert address.endswith(f"/files/{source.id}/0.mp4")
+
+
+async def test_a_clip_from_elsewhere_is_refused_at_the_door(opened: Open) -> None:
+    rig = await opened(twin())
+    clip = MediaInput(type="video", url="data:video/mp4;base64," + b64encode(CLIP).decode())
+    with pytest.raises(BadRequest) as wrong:
+        await rig.make("by night", inputs=(clip,), model="kling/kling-o1")
+    assert (wrong.value.field, wrong.value.code) == ("inputs", "unsupported_feature")
+    assert (await rig.studio.jobs()).jobs == []
+    assert rig.twin.ledger.requests == []
+
+
+async def test_a_take_that_is_gone_there_ends_the_job_unpaid(opened: Open) -> None:
+    rig = await opened(twin())
+    first = await rig.make()
+    await first.result(timeout_s=PATIENCE_S)
+    rig.twin.tasks.clear()
+    again = (MediaInput(type="video", job=first.id),)
+    job = await rig.make("by night", inputs=again, model="kling/kling-o1")
+    with pytest.raises(JobFailed) as failed:
+        await job.result(timeout_s=PATIENCE_S)
+    assert (failed.value.code, failed.value.billed) == ("asset_expired", "no")
+    assert len(rig.twin.charges) == 1
+
+
 async def test_contradictions_are_refused_at_the_door(opened: Open) -> None:
     rig = await opened(twin())
     with pytest.raises(BadRequest) as wrong:
         await rig.make("a lake", image=PICTURE, aspect_ratio="16:9")
     assert (wrong.value.field, wrong.value.code) == ("aspect_ratio", "unsupported_feature")
     assert (await rig.studio.jobs()).jobs == []
-    assert rig.twin.ledger == []
+    assert rig.twin.ledger.requests == []
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from rushes.adapters.base import Answer, Ask, Done, Outcome, Output, Request, Response, Unfinished, play
-from rushes.adapters.capabilities import normalise
-from rushes.adapters.openrouter import MODELS, OpenRouter
+from rushes.adapters.fit import normalise
+from rushes.adapters.openrouter import OpenRouter
+from rushes.adapters.openrouter_models import MODELS
 from rushes.units import Handle
 from rushes.video import Target, TextToVideo, VideoSpec
 
@@ -66,14 +67,19 @@ def outcome_of(handle: Handle, pair: Pair) -> Outcome:
 
 @pytest.fixture
 def decoded(record_property: Callable[[str, object], None]) -> Callable[[int], None]:
-    """Counts into the line at the end of the run."""
-    return lambda count: record_property("decoded", count)
+    """Counts into the line at the end of the run, and says which file it was."""
+
+    def count(answers: int) -> None:
+        print(f"openrouter-video/{FILE}: {answers} real recorded answers decoded")
+        record_property("decoded", answers)
+
+    return count
 
 
 def test_the_order_below_blank_lines_gives_a_handle(recorded: list[Pair], decoded: Callable[[int], None]) -> None:
     reply = recorded[0][1]
     assert (reply.status, reply.body[:1]) == (202, b"\n")
-    assert handle_of(recorded) == Handle("2kJAtC7mr3zCpeNnSZdf")
+    assert handle_of(recorded) == Handle("2kJAtC7mr3zCpeNnSZdf", {"model": TARGET.model})
     decoded(1)
 
 
@@ -102,7 +108,6 @@ def test_eleven_polls_are_pending_and_the_twelfth_is_done(recorded: list[Pair], 
     assert done.cost is not None
     assert (done.cost.micro_usd, done.cost.unit) == (50_000, "usd")
     decoded(12)
-    print(f"{FILE}: {1 + len(before) + 1} answers decoded")
 
 
 def test_the_video_lies_where_the_last_poll_says(recorded: list[Pair], decoded: Callable[[int], None]) -> None:

@@ -60,9 +60,14 @@ def always(reply: Response) -> Any:
 
 
 @pytest.fixture
-def decoded(record_property: Callable[[str, object], None]) -> Callable[[int], None]:
-    """Counts into the line at the end of the run."""
-    return lambda count: record_property("decoded", count)
+def decoded(record_property: Callable[[str, object], None]) -> Callable[[str, int], None]:
+    """Counts into the line at the end of the run, and says which file it was."""
+
+    def count(file: str, answers: int) -> None:
+        print(f"replicate/{file}: {answers} real recorded answers decoded")
+        record_property("decoded", answers)
+
+    return count
 
 
 def created(reply: Response) -> Handle:
@@ -79,17 +84,19 @@ def polls(file: str) -> list[Outcome]:
     ]
 
 
-def test_every_recorded_create_gives_a_handle(decoded: Callable[[int], None]) -> None:
-    replies = [
-        r for file in FILES for asked, uri, r in recorded(file) if asked == "POST" and uri.endswith("/predictions")
-    ]
-    handles = [created(reply) for reply in replies if reply.status == 201]
+def test_every_recorded_create_gives_a_handle(decoded: Callable[[str, int], None]) -> None:
+    handles: list[Handle] = []
+    for file in FILES:
+        replies = [r for asked, uri, r in recorded(file) if asked == "POST" and uri.endswith("/predictions")]
+        there = [created(reply) for reply in replies if reply.status == 201]
+        if there:
+            decoded(file, len(there))
+        handles += there
     assert len(handles) == 6
     assert all(len(handle.id) >= 25 for handle in handles)
-    decoded(len(handles))
 
 
-def test_a_run_goes_from_starting_to_its_images(decoded: Callable[[int], None]) -> None:
+def test_a_run_goes_from_starting_to_its_images(decoded: Callable[[str, int], None]) -> None:
     *before, done = polls("replicate-python--run.yaml")
     assert before[0] == Unfinished(None, "starting")
     percents = [
@@ -99,49 +106,57 @@ def test_a_run_goes_from_starting_to_its_images(decoded: Callable[[int], None]) 
     assert len(percents) >= 5
     assert isinstance(done, Done)
     assert all(output.url.startswith("https://") for output in done.outputs)
-    decoded(len(before) + 1)
+    decoded("replicate-python--run.yaml", len(before) + 1)
 
 
-def test_the_other_run_too(decoded: Callable[[int], None]) -> None:
+def test_the_other_run_too(decoded: Callable[[str, int], None]) -> None:
     *before, done = polls("openllmetry--replicate-image-generation-legacy.yaml")
     assert before[0] == Unfinished(18, "processing")
     assert isinstance(done, Done)
-    decoded(len(before) + 1)
+    decoded("openllmetry--replicate-image-generation-legacy.yaml", len(before) + 1)
 
 
-def test_a_finished_prediction_read_later_is_done_or_gone(decoded: Callable[[int], None]) -> None:
+def test_a_finished_prediction_read_later_is_done_or_gone(decoded: Callable[[str, int], None]) -> None:
     outcomes = polls("replicate-python--predictions-get.yaml")
     assert len(outcomes) == 2
     assert all(isinstance(outcome, Done | Broken) for outcome in outcomes)
-    decoded(len(outcomes))
+    decoded("replicate-python--predictions-get.yaml", len(outcomes))
 
 
-def test_a_cancel_is_accepted(decoded: Callable[[int], None]) -> None:
+def test_a_cancel_is_accepted(decoded: Callable[[str, int], None]) -> None:
     (reply,) = of_kind("replicate-python--predictions-cancel-true.yaml", "POST", "/cancel")
     assert play(REPLICATE.cancel(Handle("a" * 26), TARGET), always(reply)) == "accepted"
-    decoded(1)
+    decoded("replicate-python--predictions-cancel-true.yaml", 1)
 
 
-def test_a_wrong_key_is_certain(decoded: Callable[[int], None]) -> None:
+def test_a_wrong_key_is_certain(decoded: Callable[[str, int], None]) -> None:
     ((_, _, reply),) = recorded("replicate-python--run-invalid-token.yaml")
     with pytest.raises(Failed) as failed:
         created(reply)
     assert (failed.value.certain, failed.value.fault.code) == (True, "authentication_failed")
-    decoded(1)
+    decoded("replicate-python--run-invalid-token.yaml", 1)
 
 
-def test_a_missing_destination_is_the_providers_own_error(decoded: Callable[[int], None]) -> None:
+def test_a_missing_destination_is_the_providers_own_error(decoded: Callable[[str, int], None]) -> None:
     ((_, _, reply),) = recorded("replicate-python--trainings-create-invalid-destination.yaml")
     fault = REPLICATE.fault(reply)
     assert fault is not None
     assert fault.code == "not_found"
-    decoded(1)
+    decoded("replicate-python--trainings-create-invalid-destination.yaml", 1)
 
 
-def test_an_upload_gives_the_address_of_the_file(decoded: Callable[[int], None]) -> None:
+def test_an_upload_gives_the_address_of_the_file(decoded: Callable[[str, int], None]) -> None:
     reply = recorded("replicate-python--file-operations.yaml")[0][2]
     asset = AssetRef("inputs/p", "0" * 64, 0, "text/plain")
     spec = VideoSpec(prompt="p", operation=ImageToVideo(), inputs=(Input(asset=asset),))
     prepared = play(REPLICATE.prepare(spec, TARGET), always(reply))
     assert prepared["0" * 64].startswith("https://api.replicate.com/v1/files/")
-    decoded(1)
+    decoded("replicate-python--file-operations.yaml", 1)
+
+
+def test_a_recorded_list_of_files_is_read_and_holds_no_mark_of_ours(decoded: Callable[[str, int], None]) -> None:
+    name = "replicate-python--file-operations.yaml"
+    replies = of_kind(name, "GET", "/v1/files")
+    listed = [reply for reply in replies if b'"results"' in reply.body]
+    assert [play(REPLICATE.find(TARGET, "job_1-1", 0.0), always(reply)) for reply in listed] == [None, None]
+    decoded(name, len(listed))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -15,17 +16,19 @@ from msgspec.structs import replace
 from rushes.actors.perform import Performer
 from rushes.actors.system import System
 from rushes.adapters import runway
-from rushes.adapters.base import Adapter, Failed, Keep, PollSchedule, Request, Response, Sink, Terms
+from rushes.adapters.base import Adapter, Failed, Keep, Request, Response, Sink
+from rushes.adapters.capabilities import PollSchedule, Terms
 from rushes.adapters.http import Http
 from rushes.adapters.runway import Runway
 from rushes.assets import Assets
 from rushes.emulators.base import serve_twin
+from rushes.emulators.ledger import Line
 from rushes.emulators.runway import RunwayTwin
 from rushes.eventstore.memory import MemoryStore
-from rushes.faults import Fault, JobFailed
+from rushes.faults import BadRequest, Fault, JobFailed
 from rushes.studio import Doors, Job, Studio
 from rushes.units import AssetRef
-from rushes.video import JobView, MediaInput, Target, VideoSpec
+from rushes.video import Extend, Fields, JobView, MediaInput, Probe, Target, Upscale, VideoSpec
 from rushes.views.jobs import ReadonlyView
 
 KEY_NAME, KEY = "RUNWAYML_API_SECRET", "key_" + "0a" * 64
@@ -103,6 +106,7 @@ class Rig:
         doors = Doors(
             fetch=http.fetch,
             look_at_image=one_by_one,
+            look_at_clip=five_seconds,
             credentials=credentials,
             default_model="runway",
             unavailable=lambda _: None,
@@ -112,12 +116,21 @@ class Rig:
 
     def came(self, start: str) -> int:
         """How many requests came that begin so."""
-        return sum(line.what == "request" and line.about.startswith(start) for line in self.twin.ledger)
+        return sum(line.about.startswith(start) for line in self.twin.ledger.requests)
+
+    def created(self) -> Line:
+        """The last create that came."""
+        return next(line for line in reversed(self.twin.ledger.requests) if line.method == "POST")
 
 
 async def one_by_one(path: Path) -> tuple[int, int]:  # noqa: ARG001
     """The size of a picture, when nobody looks."""
     return 1, 1
+
+
+async def five_seconds(path: Path, media_type: str) -> Probe:  # noqa: ARG001
+    """How long a clip or a sound is, when nobody looks."""
+    return Probe(duration_seconds=5.0)
 
 
 async def once(content: bytes) -> AsyncIterator[bytes]:
@@ -171,14 +184,78 @@ async def test_a_picture_becomes_a_clip(rig: Rig) -> None:
     assert rig.came("POST") == 1
 
 
-async def test_a_large_picture_is_uploaded_first(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runway, "INLINE_BYTES", len(PIXEL) - 1)  # so that it need not really be large
+def inlined(body: object) -> object:
+    """A body with the files in it as their sha256: what the ledger shows."""
+    if isinstance(body, dict):
+        return body["sha256"] if "sha256" in body else {name: inlined(held) for name, held in body.items()}
+    return [inlined(held) for held in body] if isinstance(body, list) else body
+
+
+async def test_every_operation_runs_from_files_to_a_clip(rig: Rig) -> None:
     studio = await rig.open()
-    await (await studio.generate(image=PIXEL, model="runway/seedance2")).result(timeout_s=5)
-    (upload,) = rig.twin.uploads.values()
-    assert upload.content == PIXEL
+    clip, pixel = (sha256(content).hexdigest() for content in (CLIP, PIXEL))
+    source = MediaInput(type="video", upload=(await studio.upload(once(CLIP))).id)
+    face = MediaInput(role="character", upload=(await studio.upload(once(PIXEL))).id)
+    wide = {"ratio": "1280:720", "duration": 5, "audio": True}
+    runs: list[tuple[str, Fields, dict[str, object], str]] = [
+        ("multi-image", {"model": "seedance2", "inputs": (face,)}, {"references": [{"uri": pixel}], **wide}, "text_to"),
+        ("video-to-video", {"model": "seedance2_5", "inputs": (source,)}, {"promptVideo": clip, **wide}, "video_to"),
+        (
+            "extend",
+            {"model": "seedance2_5", "inputs": (source,), "operation": Extend()},
+            {"promptVideo": clip, "mode": "extend", "duration": 5, "audio": True},
+            "video_to",
+        ),
+        (
+            "video-to-video",
+            {"model": "aleph2", "inputs": (source,), "seed": 7},
+            {"videoUri": clip, "seed": 7},
+            "video_to",
+        ),
+    ]
+    for operation, fields, wanted, path in runs:
+        result = await (await studio.generate("the lake freezes", **fields)).result(timeout_s=5)
+        assert result.job.operation == operation
+        line = rig.created()
+        assert line.path == f"/v1/{path}_video"
+        assert inlined(line.body) == {"model": fields["model"], "promptText": "the lake freezes", **wanted}
+    assert len(rig.twin.charges) == len(runs)
+
+
+async def test_a_performance_costs_its_own_length(rig: Rig) -> None:
+    studio = await rig.open()
+    acted = MediaInput(type="video", role="performance", upload=(await studio.upload(once(CLIP))).id)
+    face = MediaInput(role="general", upload=(await studio.upload(once(PIXEL))).id)
+    job = await studio.generate(model="runway/act-two", inputs=(acted, face))
+    view = (await job.result(timeout_s=5)).job
+    assert (view.operation, view.model) == ("character-performance", "act_two")
+    assert view.cost is not None
+    assert (view.cost.micro_usd, view.cost.units) == (250_000, 25.0)
+
+
+async def test_a_take_of_ours_is_upscaled(rig: Rig) -> None:
+    studio = await rig.open()
+    first = await studio.generate("a lake")
+    await first.result(timeout_s=5)
+    take = MediaInput(type="video", job=first.id)
+    job = await studio.generate(model="runway/magnific", inputs=(take,), operation=Upscale(), resolution="4k")
+    assert (await job.result(timeout_s=5)).job.operation == "upscale"
+    assert inlined(rig.created().body) == {
+        "model": "magnific_video_upscaler_creative",
+        "videoUri": sha256(CLIP).hexdigest(),
+        "resolution": "4k",
+    }
+
+
+async def test_large_files_are_uploaded_first(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runway, "INLINE_BYTES", len(CLIP) - 1)  # so that they need not really be large
+    studio = await rig.open()
+    await (await studio.generate("night", video=CLIP, image=PIXEL, model="runway/aleph2")).result(timeout_s=5)
+    picture, clip = rig.twin.uploads.values()
+    assert (clip.content, clip.name[-4:], picture.content, picture.name[-4:]) == (CLIP, ".mp4", PIXEL, ".png")
     (task,) = rig.twin.tasks.values()
-    assert task.input["promptImage"] == [{"uri": f"runway://ephemeral/{upload.id}", "position": "first"}]
+    assert task.input["videoUri"] == f"runway://ephemeral/{clip.id}"
+    assert task.input["keyframes"] == [{"uri": f"runway://ephemeral/{picture.id}", "at": 0}]
 
 
 async def test_moderation_ends_a_job_that_is_not_paid(rig: Rig) -> None:
@@ -197,12 +274,14 @@ async def test_a_bad_clip_ends_the_job_and_trouble_of_theirs_is_tried_anew(rig: 
     assert (error.code, error.billed, len(rig.twin.charges)) == ("generation_failed", "no", 1 + 3)
 
 
-async def test_roles_that_do_not_go_together_fail_a_job_that_is_never_sent(rig: Rig) -> None:
+async def test_what_a_model_cannot_do_is_refused_before_there_is_a_job(rig: Rig) -> None:
     studio = await rig.open()
-    upload = (await studio.upload(once(PIXEL))).id
-    last = MediaInput(role="last_frame", upload=upload)
-    error = await failed(await studio.generate(model="runway/veo3.1", inputs=(last,)))
-    assert (error.code, error.billed, rig.twin.ledger) == ("invalid_input", "no", [])
+    last = MediaInput(role="last_frame", upload=(await studio.upload(once(PIXEL))).id)
+    with pytest.raises(BadRequest, match="needs a first frame"):
+        await studio.generate(model="runway/veo3.1", inputs=(last,))
+    with pytest.raises(BadRequest, match="960x960"):
+        await studio.generate(image=PIXEL, model="runway/gen4_turbo", resolution="720x720")
+    assert rig.twin.ledger.requests == []
 
 
 async def test_a_wait_for_a_place_is_no_failure(rig: Rig) -> None:

@@ -14,21 +14,23 @@ from acme import CLIP, no_probe
 
 from rushes.actors.perform import Performer
 from rushes.actors.system import System
-from rushes.adapters.base import Adapter, Failed, Keep, PollSchedule, Request, Response, Sink, Terms
+from rushes.adapters.base import Adapter, Failed, Keep, Request, Response, Sink
+from rushes.adapters.capabilities import PollSchedule, Terms
 from rushes.adapters.http import Http
 from rushes.adapters.xai import Xai
 from rushes.assets import Assets
 from rushes.emulators.base import serve_twin
 from rushes.emulators.xai import XaiTwin
 from rushes.eventstore.memory import MemoryStore
-from rushes.faults import Fault, JobFailed
-from rushes.studio import Doors, Job, Studio
+from rushes.faults import BadRequest, Fault, JobFailed
+from rushes.studio import Doors, Job, Result, Studio
 from rushes.units import AssetRef
-from rushes.video import JobView, MediaInput, Target, VideoSpec
+from rushes.video import JSON, Extend, JobView, MediaInput, Target, VideoSpec
 from rushes.views.jobs import ReadonlyView
 
 KEY = "kq-the-right-key-zw"
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 32
+DATA = "data:image/png;base64," + base64.b64encode(PNG).decode()
 
 
 class Clock:
@@ -91,7 +93,7 @@ def key() -> str:
 
 @pytest.fixture
 async def rig(tmp_path: Path, key: str) -> AsyncIterator[Rig]:
-    clock, twin, adapters = Clock(), XaiTwin(clip=CLIP, token=KEY, render_s=100.0), {"xai": Eager()}
+    clock, twin, adapters = Clock(), XaiTwin(clip=CLIP, key=KEY, render_s=100.0), {"xai": Eager()}
     server, store, assets = await serve_twin(twin, now=clock.now), MemoryStore(), Assets(tmp_path)
     credentials = {"XAI_API_KEY": key}
     async with Http(
@@ -136,6 +138,12 @@ async def types(job: Job) -> list[str]:
     return [event.type for event in await job.events()]
 
 
+async def finished(rig: Rig, job: Job) -> Result:
+    await running(job)
+    rig.skip(100.0)
+    return await job.result(timeout_s=5)
+
+
 async def failed(rig: Rig, prompt: str) -> JobFailed:
     job = await rig.studio.generate(prompt)
     await running(job)
@@ -167,24 +175,55 @@ async def test_words_become_a_clip_whose_price_is_known(rig: Rig) -> None:
 
 
 async def test_a_picture_is_sent_whole_as_the_first_frame(rig: Rig) -> None:
-    job = await rig.studio.generate("it moves", image=PNG)
-    await running(job)
-    rig.skip(100.0)
-    result = await job.result(timeout_s=5)
+    result = await finished(rig, await rig.studio.generate("it moves", image=PNG))
     assert result.job.operation == "image-to-video"
     (clip,) = rig.twin.clips.values()
-    data = "data:image/png;base64," + base64.b64encode(PNG).decode()
-    assert clip.wishes["image"] == {"url": data}
+    assert clip.wishes["image"] == {"url": DATA}
 
 
-async def test_a_first_frame_beside_references_ends_unbilled_and_unsent(rig: Rig) -> None:
-    uri = "data:image/png;base64," + base64.b64encode(PNG).decode()
-    inputs = (MediaInput(url=uri), MediaInput(role="general", url=uri))
-    job = await rig.studio.generate("it moves", inputs=inputs)
-    with pytest.raises(JobFailed) as failure:
-        await job.result(timeout_s=5)
-    assert (failure.value.code, failure.value.billed) == ("unsupported_feature", "no")
-    assert rig.twin.ledger == []
+async def test_a_first_frame_beside_references_is_refused_before_there_is_a_job(rig: Rig) -> None:
+    inputs = (MediaInput(url=DATA), MediaInput(role="character", url=DATA))
+    with pytest.raises(BadRequest) as refused:
+        await rig.studio.generate("it moves", inputs=inputs)
+    assert (refused.value.code, refused.value.field) == ("unsupported_feature", "inputs")
+    assert rig.twin.ledger.requests == []
+
+
+async def test_references_are_sent_in_the_order_that_they_were_given_in(rig: Rig) -> None:
+    other = "data:image/png;base64," + base64.b64encode(PNG + b"another").decode()
+    inputs = (MediaInput(role="style", url=other), MediaInput(role="character", url=DATA))
+    result = await finished(rig, await rig.studio.generate("<IMAGE_1> and <IMAGE_2>", inputs=inputs))
+    assert result.job.operation == "multi-image"
+    (clip,) = rig.twin.clips.values()
+    assert clip.wishes["reference_images"] == [{"url": other}, {"url": DATA}]
+
+
+@pytest.mark.parametrize(
+    ("operation", "what", "length"), [(None, "edits", {}), (Extend(), "extensions", {"duration": 6})]
+)
+async def test_a_take_of_an_own_job_is_changed_or_goes_on(
+    rig: Rig, operation: Extend | None, what: str, length: dict[str, int]
+) -> None:
+    first = await rig.studio.generate("a lake")
+    await finished(rig, first)
+    source = MediaInput(type="video", job=first.id)
+    result = await finished(rig, await rig.studio.generate("at night", operation=operation, inputs=(source,)))
+    assert Path(result.videos[0].path).read_bytes() == CLIP
+    assert (result.job.billed, result.job.request.duration_seconds) == ("yes", length.get("duration"))
+    paths = [line.path for line in rig.twin.ledger.requests if line.method == "POST"]
+    assert paths == ["/v1/videos/generations", f"/v1/videos/{what}"]
+    data = "data:video/mp4;base64," + base64.b64encode(CLIP).decode()
+    wishes = {"model": "grok-imagine-video", "prompt": "at night", "video": {"url": data}, **length}
+    assert [clip.wishes for clip in rig.twin.clips.values()][1] == wishes
+
+
+async def test_a_stored_file_is_fetched_with_the_key_where_there_is_no_other_address(rig: Rig) -> None:
+    options: dict[str, JSON] = {"storage_filename": "lake.mp4"}
+    result = await finished(rig, await rig.studio.generate("linkless", provider_options=options))
+    assert Path(result.videos[0].path).read_bytes() == CLIP
+    assert result.job.metadata["file_id"].startswith("file_")
+    fetches = [line.status for line in rig.twin.ledger.requests if "/files/" in line.path]
+    assert fetches == [401, 200]  # the key stays here until it is asked for
 
 
 @pytest.mark.parametrize(
@@ -212,7 +251,7 @@ async def test_a_cancel_is_answered_that_it_cannot_be_and_the_clip_is_kept(rig: 
     assert result.job.billed == "yes"
     (answered,) = [event for event in await job.events() if event.type == "cancel.answered"]
     assert msgspec.json.decode(answered.data)["answer"] == "cannot"
-    asked = {line.about.partition(" ")[0] for line in rig.twin.ledger if line.what == "request"}
+    asked = {line.method for line in rig.twin.ledger.requests}
     assert asked == {"POST", "GET"}
 
 

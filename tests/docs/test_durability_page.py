@@ -18,7 +18,8 @@ from rushes.actors import lanes, perform, schedule, system
 from rushes.actors import messages as m
 from rushes.actors.job import MAX_ATTEMPTS, PHASE_WORDS, phase_word
 from rushes.actors.words import billed_word
-from rushes.adapters.base import Adapter, DoubtClass, Terms
+from rushes.adapters.base import Adapter
+from rushes.adapters.capabilities import DoubtClass, Terms
 from rushes.cli.arguments import Exit, parse
 from rushes.cli.entry import OPTIONS, VERBS
 from rushes.cli.verbs import HARD_STOP_S

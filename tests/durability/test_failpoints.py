@@ -21,7 +21,7 @@ from server import Server
 from shop import FOREVER, KINDS, name_of
 from shop_rig import Rig, at_rest, open_rig
 
-from rushes.adapters.base import DoubtClass
+from rushes.adapters.capabilities import DoubtClass
 from rushes.client import Client
 from rushes.faults import ServerTrouble
 from rushes.testing.failpoints import POINTS as ALL_POINTS

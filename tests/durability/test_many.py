@@ -20,7 +20,8 @@ from rushes.actors import messages as m
 from rushes.actors.actor import KIND, Actor, Asked, head_of
 from rushes.actors.job import replay
 from rushes.actors.system import System
-from rushes.adapters.base import Adapter, PollSchedule, Request, Response, Terms
+from rushes.adapters.base import Adapter, Request, Response
+from rushes.adapters.capabilities import PollSchedule, Terms
 from rushes.api.app import serve
 from rushes.client import Client
 from rushes.eventstore.base import Birth, Write

@@ -29,7 +29,7 @@ def handlers() -> Iterator[None]:
 @pytest.mark.parametrize("wakes", [True, False])
 async def test_a_signal_that_another_thread_gets_wakes_the_loop(handlers: None, wakes: bool) -> None:  # noqa: ARG001
     """Without the descriptor that wakes it, which is the control, the loop sleeps on."""
-    stop = verbs._stop_at_signals(600.0)
+    stop = verbs.stop_at_signals(600.0)
     if not wakes:
         signal.set_wakeup_fd(-1)
     elsewhere = threading.Timer(ASLEEP_S, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM))

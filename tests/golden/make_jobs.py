@@ -19,7 +19,8 @@ from rushes.actors import messages as m
 from rushes.actors.actor import head_of
 from rushes.actors.codec import encode
 from rushes.actors.job import phase_word, replay
-from rushes.adapters.base import Output, PollSchedule, Terms
+from rushes.adapters.base import Output
+from rushes.adapters.capabilities import PollSchedule, Terms
 from rushes.eventstore.base import Birth, Write
 from rushes.faults import Fault
 from rushes.units import AssetRef, Handle, Money

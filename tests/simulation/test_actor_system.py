@@ -17,7 +17,7 @@ from sim_rules import GRAVEST, Verdict, blamed, judged, told
 from sim_world import BUSY_CALLBACKS, Control, CountingLoop, HotLoop
 
 from rushes.actors.system import System
-from rushes.adapters.base import DoubtClass
+from rushes.adapters.capabilities import DoubtClass
 
 NIGHTLY = bool(os.environ.get("RUSHES_NIGHTLY"))
 PARTS = range(80 if NIGHTLY else 4)

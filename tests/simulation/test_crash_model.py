@@ -7,7 +7,7 @@ import os
 import pytest
 from crash_model import CLASSES, survey
 
-from rushes.adapters.base import CancelKind, DoubtClass
+from rushes.adapters.capabilities import CancelKind, DoubtClass
 
 SEEDS = range(20_000 if os.environ.get("RUSHES_NIGHTLY") else 2_000)
 

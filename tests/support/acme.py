@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,17 @@ from rushes.actors.system import System
 from rushes.adapters.base import (
     Adapter,
     CancelAnswer,
-    CancelKind,
     Done,
-    DoubtClass,
     Failed,
     Flow,
     Keep,
     Outcome,
     Output,
-    PollSchedule,
     Prepared,
     Request,
     Response,
     Sink,
     Stopped,
-    Terms,
     Unfinished,
     Vanished,
     call,
@@ -37,7 +33,7 @@ from rushes.adapters.base import (
     refused,
     reply_json,
 )
-from rushes.adapters.capabilities import Capabilities, Model, Price
+from rushes.adapters.capabilities import CancelKind, Capabilities, DoubtClass, Model, PollSchedule, Price, Terms
 from rushes.assets import Assets
 from rushes.eventstore.base import EventStore
 from rushes.faults import Fault, NotFound
@@ -59,7 +55,7 @@ class Render(msgspec.Struct):
     percent: int = 0
 
 
-class Acme:
+class Acme(Adapter):
     """The adapter."""
 
     name = "acme"
@@ -93,7 +89,7 @@ class Acme:
     def terms(self, spec: VideoSpec, target: Target) -> Terms:  # noqa: ARG002 - an adapter may look
         return self._terms
 
-    def prepare(self, spec: VideoSpec, target: Target) -> Flow[Prepared]:  # noqa: ARG002
+    def prepare(self, spec: VideoSpec, target: Target, key: str = "") -> Flow[Prepared]:  # noqa: ARG002
         yield from ()
         return {}
 
@@ -212,7 +208,7 @@ async def no_probe(path: Path) -> Probe:  # noqa: ARG001
     return Probe()
 
 
-async def _no_fetch(url: str, max_bytes: int) -> bytes:  # noqa: ARG001
+def _no_fetch(url: str, max_bytes: int) -> AsyncGenerator[bytes, None]:  # noqa: ARG001
     raise NotFound(url)
 
 

@@ -15,13 +15,14 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec.structs import replace
 
 from rushes.actors import messages as m
 from rushes.actors.job import decide, evolve, pending, replay
-from rushes.adapters.base import CancelKind, DoubtClass, Output, PollSchedule, Terms
+from rushes.adapters.base import Output
+from rushes.adapters.capabilities import CancelKind, DoubtClass, PollSchedule, Terms
 from rushes.faults import CommandRejected, Fault
 from rushes.units import AssetRef, Handle
 from rushes.video import Take, Target, TextToVideo, VideoSpec
@@ -233,7 +234,7 @@ class World:
         again = isinstance(owed, m.SendAgain)
         if again and fate == "invalid":
             fate = "taken"  # the same bytes are as valid as they were
-        number = {"attempt": owed.attempt, "send": owed.send}
+        number: dict[str, Any] = {"attempt": owed.attempt, "send": owed.send}
         match fate:
             case "taken" | "answer_lost":
                 answered = fate == "taken"
@@ -259,7 +260,7 @@ class World:
     def look(self, owed: m.Look) -> None:
         if owed != self._current:
             return
-        number = {"attempt": owed.attempt, "send": owed.send}
+        number: dict[str, Any] = {"attempt": owed.attempt, "send": owed.send}
         if self.rng.random() < 0.2:
             self.tell(m.RecordTrouble(fault=TROUBLE), ends=owed)
         elif render := self.provider.find(KEY, self.now):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from rushes.actors import messages as m
 from rushes.actors.job import replay
-from rushes.adapters.base import Output, PollSchedule, Terms
+from rushes.adapters.base import Output
+from rushes.adapters.capabilities import PollSchedule, Terms
 from rushes.faults import Fault
 from rushes.units import AssetRef, Handle
 from rushes.video import Target, TextToVideo, VideoSpec

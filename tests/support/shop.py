@@ -19,26 +19,24 @@ import msgspec
 from aiohttp import web
 
 from rushes.adapters.base import (
+    Adapter,
     CancelAnswer,
     Done,
-    DoubtClass,
     Flow,
     Keep,
     Outcome,
     Output,
-    PollSchedule,
     Prepared,
     Request,
     Response,
     Stopped,
-    Terms,
     Unfinished,
     Vanished,
     call,
     keep,
     reply_json,
 )
-from rushes.adapters.capabilities import Capabilities, Model
+from rushes.adapters.capabilities import Capabilities, DoubtClass, Model, PollSchedule, Terms
 from rushes.faults import Fault
 from rushes.units import AssetRef, Handle
 from rushes.video import Target, VideoSpec
@@ -63,7 +61,7 @@ class Render(msgspec.Struct):
 # ── its adapters ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Counterpart:
+class Counterpart(Adapter):
     """The adapter of one class."""
 
     def __init__(self, kind: DoubtClass) -> None:
@@ -87,7 +85,7 @@ class Counterpart:
             gone_grace_s=0.0,
         )
 
-    def prepare(self, spec: VideoSpec, target: Target) -> Flow[Prepared]:  # noqa: ARG002
+    def prepare(self, spec: VideoSpec, target: Target, key: str = "") -> Flow[Prepared]:  # noqa: ARG002
         yield from call(Request(method="GET", url="/token"))  # so that a job is stored before its intent is
         return {}
 

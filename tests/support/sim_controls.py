@@ -12,7 +12,8 @@ from sim_world import Control, Disk, Life
 
 from rushes.actors import codec
 from rushes.actors import messages as m
-from rushes.adapters.base import Adapter, Flow, Prepared, Terms
+from rushes.adapters.base import Adapter, Flow, Prepared
+from rushes.adapters.capabilities import Terms
 from rushes.eventstore.base import NewEvent, Recorded, Stored, Write
 from rushes.units import Handle
 from rushes.video import Target, VideoSpec

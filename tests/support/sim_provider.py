@@ -13,28 +13,25 @@ import msgspec
 from msgspec import Struct
 
 from rushes.adapters.base import (
+    Adapter,
     Broken,
     CancelAnswer,
-    CancelKind,
     Done,
-    DoubtClass,
     Flow,
     Keep,
     Outcome,
     Output,
-    PollSchedule,
     Prepared,
     Request,
     Response,
     Stopped,
-    Terms,
     Unfinished,
     Vanished,
     call,
     keep,
     reply_json,
 )
-from rushes.adapters.capabilities import Capabilities, Model
+from rushes.adapters.capabilities import CancelKind, Capabilities, DoubtClass, Model, PollSchedule, Terms
 from rushes.faults import Code, Fault
 from rushes.units import AssetRef, Handle
 from rushes.video import Target, VideoSpec
@@ -237,7 +234,7 @@ def reply_of(status: int, answer: Struct) -> Response:
     return Response(status=status, body=msgspec.json.encode(answer))
 
 
-class SimAdapter:
+class SimAdapter(Adapter):
     """The adapter for all twins."""
 
     def __init__(self, doubt: DoubtClass, cancel: CancelKind) -> None:
@@ -262,7 +259,7 @@ class SimAdapter:
             total_s=TOTAL_S,
         )
 
-    def prepare(self, spec: VideoSpec, target: Target) -> Flow[Prepared]:  # noqa: ARG002
+    def prepare(self, spec: VideoSpec, target: Target, key: str = "") -> Flow[Prepared]:  # noqa: ARG002
         reply = yield from call(Request(method="POST", url="/uploads", body={"prompt": spec.prompt}))
         return {"upload": reply_json(self, reply, Status).id}
 

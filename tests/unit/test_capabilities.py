@@ -2,18 +2,9 @@
 
 import pytest
 
-from rushes.adapters.capabilities import (
-    Auth,
-    Capabilities,
-    Model,
-    Price,
-    estimate,
-    normalise,
-    pixels,
-    ratio_of,
-    resolution_of,
-    route,
-)
+from rushes.adapters.capabilities import STRING, Auth, Capabilities, Model, Option, Price
+from rushes.adapters.catalogue import route
+from rushes.adapters.fit import estimate, normalise, pixels, ratio_of, resolution_of
 from rushes.adapters.local import MODEL, Local
 from rushes.faults import BadRequest
 from rushes.units import FREE, AssetRef, Money
@@ -47,11 +38,15 @@ def test_normalising_twice_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("asked", "ratio", "lines"),
     [
-        (VideoSpec(operation=TextToVideo(), aspect_ratio="portrait", resolution="hd"), "9:16", "720p"),
-        (VideoSpec(operation=TextToVideo(), aspect_ratio="1920x1080", resolution="FHD"), "16:9", "1080p"),
-        (VideoSpec(operation=TextToVideo(), aspect_ratio="cinema", resolution="360P"), "21:9", "360p"),
-        (VideoSpec(operation=TextToVideo(), resolution="720x1280"), "9:16", "720p"),
-        (VideoSpec(operation=TextToVideo(), resolution="320×180"), "16:9", "180p"),
+        (VideoSpec(prompt="a lake", operation=TextToVideo(), aspect_ratio="portrait", resolution="hd"), "9:16", "720p"),
+        (
+            VideoSpec(prompt="a lake", operation=TextToVideo(), aspect_ratio="1920x1080", resolution="FHD"),
+            "16:9",
+            "1080p",
+        ),
+        (VideoSpec(prompt="a lake", operation=TextToVideo(), aspect_ratio="cinema", resolution="360P"), "21:9", "360p"),
+        (VideoSpec(prompt="a lake", operation=TextToVideo(), resolution="720x1280"), "9:16", "720p"),
+        (VideoSpec(prompt="a lake", operation=TextToVideo(), resolution="320×180"), "16:9", "180p"),
     ],
 )
 def test_words_and_sizes_become_the_models_terms(asked: VideoSpec, ratio: str, lines: str) -> None:
@@ -62,21 +57,27 @@ def test_words_and_sizes_become_the_models_terms(asked: VideoSpec, ratio: str, l
 @pytest.mark.parametrize(
     ("asked", "field"),
     [
-        (VideoSpec(operation=TextToVideo(), duration_seconds=61), "duration_seconds"),
-        (VideoSpec(operation=TextToVideo(), duration_seconds=2.5), "duration_seconds"),
-        (VideoSpec(operation=TextToVideo(), fps=23.976), "fps"),
-        (VideoSpec(operation=TextToVideo(), aspect_ratio="2:1"), "aspect_ratio"),
-        (VideoSpec(operation=TextToVideo(), aspect_ratio="wide"), "aspect_ratio"),
-        (VideoSpec(operation=TextToVideo(), resolution="4k"), "resolution"),
-        (VideoSpec(operation=TextToVideo(), resolution="huge"), "resolution"),
-        (VideoSpec(operation=TextToVideo(), resolution="1000x700"), "resolution"),
-        (VideoSpec(operation=TextToVideo(), resolution="1280x720", aspect_ratio="9:16"), "aspect_ratio"),
-        (VideoSpec(operation=TextToVideo(), seed=2**31), "seed"),
-        (VideoSpec(operation=TextToVideo(), scheduler="ddim"), "scheduler"),
-        (VideoSpec(operation=TextToVideo(), guidance_scale=7.0), "guidance_scale"),
-        (VideoSpec(operation=TextToVideo(), enhance_prompt=True), "enhance_prompt"),
-        (VideoSpec(operation=TextToVideo(), character_strength=0.5), "character_strength"),
-        (VideoSpec(operation=TextToVideo(), provider_options={"turbo": True}), "provider_options.turbo"),
+        (VideoSpec(prompt="a lake", operation=TextToVideo(), duration_seconds=61), "duration_seconds"),
+        (VideoSpec(prompt="a lake", operation=TextToVideo(), duration_seconds=2.5), "duration_seconds"),
+        (VideoSpec(prompt="a lake", operation=TextToVideo(), fps=23.976), "fps"),
+        (VideoSpec(prompt="a lake", operation=TextToVideo(), aspect_ratio="2:1"), "aspect_ratio"),
+        (VideoSpec(prompt="a lake", operation=TextToVideo(), aspect_ratio="wide"), "aspect_ratio"),
+        (VideoSpec(prompt="a lake", operation=TextToVideo(), resolution="4k"), "resolution"),
+        (VideoSpec(prompt="a lake", operation=TextToVideo(), resolution="huge"), "resolution"),
+        (VideoSpec(prompt="a lake", operation=TextToVideo(), resolution="1000x700"), "resolution"),
+        (
+            VideoSpec(prompt="a lake", operation=TextToVideo(), resolution="1280x720", aspect_ratio="9:16"),
+            "aspect_ratio",
+        ),
+        (VideoSpec(prompt="a lake", operation=TextToVideo(), seed=2**31), "seed"),
+        (VideoSpec(prompt="a lake", operation=TextToVideo(), scheduler="ddim"), "scheduler"),
+        (VideoSpec(prompt="a lake", operation=TextToVideo(), guidance_scale=7.0), "guidance_scale"),
+        (VideoSpec(prompt="a lake", operation=TextToVideo(), enhance_prompt=True), "enhance_prompt"),
+        (VideoSpec(prompt="a lake", operation=TextToVideo(), character_strength=0.5), "character_strength"),
+        (
+            VideoSpec(prompt="a lake", operation=TextToVideo(), provider_options={"turbo": True}),
+            "provider_options.turbo",
+        ),
         (with_pictures("last_frame"), "inputs"),
         (with_pictures("character"), "inputs"),
         (with_pictures("first_frame", "first_frame"), "inputs"),
@@ -90,7 +91,9 @@ def test_every_refusal_names_its_field(asked: VideoSpec, field: str) -> None:
 
 
 def test_all_refusals_come_at_once() -> None:
-    asked = VideoSpec(operation=TextToVideo(), duration_seconds=0.5, fps=1, scheduler="x", resolution="1p")
+    asked = VideoSpec(
+        prompt="a lake", operation=TextToVideo(), duration_seconds=0.5, fps=1, scheduler="x", resolution="1p"
+    )
     with pytest.raises(BadRequest) as refused:
         normalise(asked, MODEL)
     assert {fault.field for fault in refused.value.faults} == {"duration_seconds", "fps", "scheduler", "resolution"}
@@ -100,7 +103,7 @@ def test_the_pictures_that_the_model_takes_pass() -> None:
     assert normalise(with_pictures("first_frame", "style"), MODEL).inputs == (picture("first_frame"), picture("style"))
 
 
-BARE = Model(id="acme/v1", operations=("text-to-video",), options={"steps": "integer", "mood": "string"})
+BARE = Model(id="acme/v1", operations=("text-to-video",), options={"steps": Option("integer"), "mood": STRING})
 
 
 def test_a_model_without_a_choice_says_so() -> None:
@@ -145,11 +148,11 @@ class Acme:
 
 @pytest.mark.parametrize("wanted", ["local", "local/local"])
 def test_a_model_is_found_by_its_names(wanted: str) -> None:
-    assert route(wanted, {"local": Local(), "acme": Acme()}) == ("local", MODEL)
+    assert route(wanted, {"local": Local(), "acme": Acme()}) == ("local", (MODEL,))
 
 
 def test_a_bare_model_id_will_do_where_only_one_provider_has_it() -> None:
-    assert route("acme/v1", {"local": Local(), "acme": Acme()}) == ("acme", BARE)
+    assert route("acme/v1", {"local": Local(), "acme": Acme()}) == ("acme", (BARE,))
 
 
 def test_an_unknown_model_is_answered_with_a_near_one() -> None:
@@ -163,11 +166,11 @@ def test_the_local_model_costs_nothing_and_an_undated_price_is_not_nothing() -> 
     assert estimate(ASKED, BARE) is None
 
 
-@pytest.mark.parametrize(("duration_s", "micro_usd"), [(5.0, 500_000), (1.0, 300_000), (None, 300_000)])
-def test_a_price_per_second_has_a_minimum(duration_s: float | None, micro_usd: int) -> None:
+@pytest.mark.parametrize(("duration_s", "micro_usd"), [(5.0, 500_000), (1.0, 300_000)])
+def test_a_price_per_second_has_a_minimum(duration_s: float, micro_usd: int) -> None:
     price = Price(per="second", micro_usd=100_000, source="price list", as_of="2025-01-01", minimum_units=3.0)
     model = Model(id="m", operations=("text-to-video",), price=price)
-    found = estimate(VideoSpec(operation=TextToVideo(), duration_seconds=duration_s), model)
+    found = estimate(VideoSpec(prompt="a lake", operation=TextToVideo(), duration_seconds=duration_s), model)
     assert found == Money(micro_usd, "price list", "2025-01-01", units=micro_usd / 100_000, unit="second")
 
 

@@ -96,7 +96,10 @@ def test_every_option_of_generate_arrives() -> None:
     words = (
         "generate lake --model m --duration 2.5 --aspect-ratio 1:1 --resolution hd --fps 8 --seed 7 --negative-prompt n"
     )
-    more = "--audio --image f.png --idempotency-key k --no-wait -o out.mp4"
+    files = (
+        "--image f.png --last-frame l.png --video v.mp4 --narration n.mp3 --input style=s.png --input character=c.png"
+    )
+    more = f"--audio {files} --operation extend --emulate negative_prompt --idempotency-key k --no-wait -o out.mp4"
     assert parse(f"{words} {more}".split()) == Asked(
         verb="generate",
         prompt="lake",
@@ -109,6 +112,12 @@ def test_every_option_of_generate_arrives() -> None:
         negative_prompt="n",
         audio=True,
         image="f.png",
+        last_frame="l.png",
+        video="v.mp4",
+        narration="n.mp3",
+        input=["style=s.png", "character=c.png"],
+        operation="extend",
+        emulate=["negative_prompt"],
         idempotency_key="k",
         no_wait=True,
         output="out.mp4",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from ipaddress import ip_address
 
 import pytest
 
@@ -16,6 +17,10 @@ INSIDE = [
     "172.16.0.1",
     "192.168.1.1",
     "169.254.169.254",  # where clouds keep their secrets
+    "169.254.170.2",
+    "100.100.100.200",
+    "192.0.0.192",
+    "168.63.129.16",
     "100.64.0.1",
     "192.88.99.1",
     "198.18.0.1",
@@ -28,14 +33,22 @@ INSIDE = [
     "::127.0.0.1",
     "::ffff:127.0.0.1",
     "::ffff:10.0.0.1",
+    "::ffff:169.254.169.254",
+    "::ffff:168.63.129.16",
+    "::ffff:0:127.0.0.1",
     "64:ff9b::7f00:1",
+    "64:ff9b::a9fe:a9fe",
     "64:ff9b:1::7f00:1",
     "2001:0:7f00:1::",
     "2001:db8::1",
     "2002:7f00:1::",
+    "2002:a9fe:a9fe::",
     "3fff::1",
+    "100::1",
     "fc00::1",
     "fd00:ec2::254",
+    "fd20:ce::254",
+    "fec0::1",
     "fe80::1",
     "fe80::1%1",
     "ff02::1",
@@ -46,6 +59,12 @@ OUTSIDE = ["1.1.1.1", "93.184.216.34", "::ffff:1.1.1.1", "2606:4700:4700::1111",
 @pytest.mark.parametrize("address", INSIDE)
 def test_inside_addresses_are_not_public(address: str) -> None:
     assert not is_public(address)
+
+
+def test_what_the_standard_library_calls_global_is_not_enough() -> None:
+    """The negative control: these it lets through."""
+    alone = {address for address in INSIDE if ip_address(address).is_global}
+    assert alone >= {"224.0.0.1", "168.63.129.16", "64:ff9b::7f00:1", "2002:7f00:1::"}
 
 
 @pytest.mark.parametrize("address", OUTSIDE)
@@ -97,6 +116,9 @@ GOOD = [
     "http://127.0.0.1:8484/x",
     "https://127.0.0.1:8484/x",
     "https://93.184.216.34/",
+    "https://[2606:4700:4700::1111]/",
+    "https://example.org./",
+    f"https://{'a' * 63}.example/",
 ]
 BAD = [
     "",
@@ -115,6 +137,19 @@ BAD = [
     "https://exa mple.org/",
     "https://exa<mple.org/",
     "https://[::1/",
+    "https://example.org:0/",
+    "https://example.org:-1/",
+    "https://a..example/",
+    "https://.example/",
+    f"https://{'a' * 64}.example/",
+    "https://a%2eb.example/",
+    "https://127.0.0.1%2f@example.org/",
+    "https://127.0.0.1\\@example.org/",
+    "https:example.org",
+    "//example.org/",
+    "gopher://example.org/",
+    "data:text/plain,a",
+    "javascript:alert(1)",
     f"https://{'a' * 254}.example/",
 ]
 

@@ -1,19 +1,19 @@
-"""Bodies, data: addresses, and what each of aiohttp's exceptions says about money."""
+"""Bodies, data: addresses, when to ask again, and who may touch the network."""
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import time
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
 
-import aiohttp
 import msgspec
 import pytest
-from aiohttp import client_exceptions
-from aiohttp.client_reqrep import ConnectionKey
 
-from rushes.adapters.base import Failed, Inline, Part
+from rushes.adapters.base import Failed, Inline, Part, Response, retry_after_s
 from rushes.adapters.bodies import data_uri, encode
-from rushes.adapters.guard import InsideAddress
-from rushes.adapters.http import MAYBE_SENT, NOT_SENT, failure
 from rushes.units import AssetRef
 
 PIXEL = AssetRef("inputs/p", hashlib.sha256(b"pixel").hexdigest(), 5, "image/png")
@@ -78,54 +78,116 @@ def test_wrong_data_addresses_are_refused_in_a_sentence(url: str) -> None:
     assert refused.value.fault.code == "invalid_input"
 
 
-# Known by its parent alone, because older releases do not have it.
-BY_THEIR_PARENT = {"UploadAbortedError"}
+# ── When to ask again ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+SENT = "Sun, 06 Nov 1994 08:49:37 GMT"
 
 
-def client_errors() -> list[type[Exception]]:
-    found = [kind for kind in vars(client_exceptions).values() if isinstance(kind, type)]
-    return [kind for kind in found if issubclass(kind, aiohttp.ClientError)]
+@pytest.mark.parametrize(
+    ("retry_after", "wait_s"),
+    [
+        ("30", 30.0),
+        ("1.5", 1.5),
+        (" 7 ", 7.0),
+        ("0", 0.0),
+        ("-5", 0.0),
+        ("1e9", 86_400.0),
+        ("9" * 400, 86_400.0),
+        ("Sun, 06 Nov 1994 08:50:07 GMT", 30.0),
+        ("Sunday, 06-Nov-94 08:50:07 GMT", 30.0),  # the two older forms that must be understood
+        ("Sun Nov  6 08:50:07 1994", 30.0),
+        (SENT, 0.0),
+        ("Sun, 06 Nov 1994 08:00:00 GMT", 0.0),
+        ("Sun, 06 Nov 2094 08:49:37 GMT", 86_400.0),
+        ("Sun, 06 Nov 1994 10:50:07 +0200", 30.0),
+        ("nan", None),
+        ("inf", None),
+        ("", None),
+        ("soon", None),
+        ("Sun, 99 Nov 1994 08:49:37 GMT", None),
+        ("Sun, 06 Nov 99999999999999999999 08:49:37 GMT", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_time_and_at_most_a_day(retry_after: str, wait_s: float | None) -> None:
+    assert retry_after_s(Response(status=429, headers={"retry-after": retry_after, "date": SENT})) == wait_s
 
 
-def unmapped(known: frozenset[type[Exception]]) -> set[str]:
-    return {kind.__name__ for kind in client_errors() if kind not in known} - BY_THEIR_PARENT
+@pytest.mark.parametrize("date", [None, "", "soon"])
+def test_a_time_says_nothing_without_the_senders_own(date: str | None) -> None:
+    """Our clock may be another: by it, the wait could be hours too long, or none at all."""
+    headers = {"retry-after": "Sun, 06 Nov 1994 08:50:07 GMT"} | ({} if date is None else {"date": date})
+    assert retry_after_s(Response(status=429, headers=headers)) is None
 
 
-def test_every_exception_of_the_client_is_mapped_once() -> None:
-    assert unmapped(frozenset(NOT_SENT) | MAYBE_SENT) == set()
-    assert not set(NOT_SENT) & MAYBE_SENT
-    assert len(client_errors()) > 20
+def test_a_time_without_a_zone_is_gmt_wherever_we_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC-5:30")
+    time.tzset()
+    headers = {"retry-after": "Sun Nov  6 08:50:07 1994", "date": SENT}
+    try:
+        assert retry_after_s(Response(status=429, headers=headers)) == 30.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
-def test_a_forgotten_exception_would_be_seen() -> None:
-    """The negative control."""
-    assert unmapped((frozenset(NOT_SENT) | MAYBE_SENT) - {aiohttp.ServerDisconnectedError}) == {
-        "ServerDisconnectedError"
+def test_no_retry_after_is_none() -> None:
+    assert retry_after_s(Response(status=429, headers={"date": SENT})) is None
+
+
+# ── Who may touch the network ─────────────────────────────────────────────────────────────────────────────────────────
+
+ROOM = Path(__file__).parents[2] / "src" / "rushes" / "adapters"
+CLIENT = {"http", "guard"}
+OUTSIDE_WORLD = {"aiohttp", "asyncio", "socket", "ssl", "http", "urllib", "subprocess", "threading", "time", "random"}
+OUTSIDE_WORLD |= {"logging", "structlog", "os", "tempfile", "rushes.adapters.http", "rushes.adapters.guard"}
+HARMLESS = {"urllib.parse"}
+
+
+def touched(source: str) -> set[str]:
+    """The names of the world outside that a file imports."""
+    return {
+        name
+        for name in imported(ast.parse(source))
+        if any(f"{name}.".startswith(f"{world}.") for world in OUTSIDE_WORLD)
+        and not any(f"{name}.".startswith(f"{fine}.") for fine in HARMLESS)
     }
 
 
-def test_only_what_fails_before_the_first_byte_is_certain() -> None:
-    key = ConnectionKey(
-        "secret.example", 443, is_ssl=True, ssl=True, proxy=None, proxy_auth=None, proxy_headers_hash=None
-    )
-    refused = failure("replicate", aiohttp.ClientConnectorError(key, OSError(111, "refused")))
-    assert (refused.certain, refused.fault.code, refused.fault.retryable) == (True, "not_sent", True)
-    inside = failure("replicate", aiohttp.ClientConnectorError(key, InsideAddress("no")))
-    assert (inside.certain, inside.fault.code) == (True, "not_sent")
-    assert "not on the public internet" in inside.fault.detail
-    for error in (
-        aiohttp.ServerDisconnectedError(),
-        TimeoutError(),
-        ConnectionResetError(),
-        aiohttp.ClientPayloadError(),
+def imported(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_no_adapter_touches_the_network_the_clock_or_chance() -> None:
+    files = [path for path in ROOM.glob("*.py") if path.stem not in CLIENT]
+    adapters = {entry.module.rpartition(".")[2] for entry in entry_points(group="rushes.adapters")}
+    assert adapters <= {path.stem for path in files}
+    assert {path.stem: touched(path.read_text("utf-8")) for path in files} == {path.stem: set() for path in files}
+
+
+def test_an_adapter_with_a_client_of_its_own_would_be_seen() -> None:
+    """The negative control: the client itself, and each way to come by one."""
+    assert "aiohttp.ClientResponse" in touched((ROOM / "http.py").read_text("utf-8"))
+    for line in (
+        "import aiohttp",
+        "from aiohttp import web",
+        "import urllib.request",
+        "from urllib.request import urlopen",
+        "from rushes.adapters.http import Http",
+        "from time import time",
     ):
-        lost = failure("replicate", error)
-        assert (lost.certain, lost.fault.code, lost.fault.retryable) == (False, "no_answer", True)
-    assert "secret.example" not in refused.fault.detail + inside.fault.detail
+        assert touched(line)
+    assert not touched("from urllib.parse import urljoin")
 
 
-def test_an_unknown_exception_may_have_been_sent() -> None:
-    class Newer(aiohttp.ClientError):
-        """Of a release to come."""
-
-    assert not failure("replicate", Newer()).certain
+def test_a_file_in_a_form_is_not_cut_by_what_looks_like_a_boundary() -> None:
+    """The boundary is made from the whole content, so no content can hold its own."""
+    first, media_type = encode([Part("a", b"x")], read)
+    boundary = media_type.partition("=")[2].encode()
+    data, again = encode([Part("a", b"x\r\n--" + boundary + b"--\r\n")], read)
+    assert again != media_type
+    assert data.count(again.partition("=")[2].encode()) == 2
+    assert first.count(boundary) == 2

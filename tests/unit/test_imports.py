@@ -18,20 +18,23 @@ MAY: dict[str, set[str]] = {
     "adapters": LANGUAGE,
     "assets": LANGUAGE,
     "media": LANGUAGE,
+    "flight": LANGUAGE | {"adapters.base", "adapters.redaction"},
     "emulators": LANGUAGE | {"adapters.base", "adapters.capabilities"},
     "actors": LANGUAGE | {"eventstore", "adapters", "assets", "media"},
-    "studio": LANGUAGE | {"eventstore", "adapters", "assets", "media", "actors"},
+    "intake": LANGUAGE | {"adapters", "assets", "media", "actors"},
+    "studio": LANGUAGE | {"eventstore", "adapters", "assets", "media", "actors", "intake"},
     "views": LANGUAGE | {"eventstore", "actors"},
     "api": LANGUAGE | {"eventstore", "studio"},
     "client": LANGUAGE,
-    "testing": LANGUAGE | {"eventstore", "adapters", "assets", "media", "actors"},
-    "main": LANGUAGE | {"eventstore", "adapters", "assets", "media", "actors", "emulators", "studio", "views"},
-    "cli": LANGUAGE | {"eventstore", "media", "studio", "api", "client", "main"},
+    "testing": LANGUAGE | {"eventstore", "adapters", "assets", "media", "actors", "emulators"},
+    "main": LANGUAGE
+    | {"eventstore", "adapters", "assets", "media", "flight", "actors", "emulators", "studio", "views"},
+    "cli": LANGUAGE | {"eventstore", "adapters.base", "media", "emulators", "studio", "api", "client", "main"},
     "__init__": LANGUAGE | {"eventstore", "main", "studio"},
 }
 # Within the actors, the words do not know the machinery.
-PURE = {"units", "faults", "video", "adapters.capabilities", "actors.messages", "actors.job"}
-PURE |= {"actors.codec", "actors.words"}
+PURE = {"units", "faults", "video", "actors.messages", "actors.job", "actors.codec", "actors.words"}
+PURE |= {"adapters.capabilities", "adapters.catalogue", "adapters.fit", "adapters.redaction"}
 IMPURE = {"asyncio", "time", "random", "logging", "structlog", "os", "socket", "subprocess", "threading"}
 
 

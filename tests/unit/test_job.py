@@ -29,7 +29,8 @@ from msgspec.structs import replace
 
 from rushes.actors import messages as m
 from rushes.actors.job import FOLD, MAX_ATTEMPTS, PHASE_WORDS, decide, evolve, pending
-from rushes.adapters.base import CancelKind, Output
+from rushes.adapters.base import Output
+from rushes.adapters.capabilities import CancelKind
 from rushes.faults import CommandRejected, Fault
 from rushes.units import Billed, Money
 from rushes.video import Take

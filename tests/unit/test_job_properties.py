@@ -10,7 +10,8 @@ from msgspec.structs import replace
 from rushes.actors import messages as m
 from rushes.actors.codec import decode, encode
 from rushes.actors.job import decide, evolve, pending, replay
-from rushes.adapters.base import CancelKind, DoubtClass, Output
+from rushes.adapters.base import Output
+from rushes.adapters.capabilities import CancelKind, DoubtClass
 from rushes.eventstore.base import Recorded
 from rushes.faults import CommandRejected
 from rushes.units import Billed, Money

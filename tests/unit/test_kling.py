@@ -20,6 +20,7 @@ from rushes.adapters.base import (
     Kept,
     Outcome,
     Output,
+    Prepared,
     Request,
     Response,
     Unfinished,
@@ -27,26 +28,63 @@ from rushes.adapters.base import (
     needs_prepare,
     play,
 )
-from rushes.adapters.capabilities import estimate, normalise, route
-from rushes.adapters.kling import MODELS, Kling
+from rushes.adapters.capabilities import Model
+from rushes.adapters.catalogue import route, rows_of
+from rushes.adapters.fit import estimate, fit
+from rushes.adapters.kling import Kling
 from rushes.faults import BadRequest
 from rushes.units import AssetRef, Handle, Money
-from rushes.video import ImageToVideo, Input, Role, Target, TextToVideo, VideoSpec
+from rushes.video import (
+    CharacterPerformance,
+    ImageToVideo,
+    Input,
+    Made,
+    MultiImage,
+    Operation,
+    Role,
+    Target,
+    TextToVideo,
+    VideoSpec,
+    VideoToVideo,
+)
 
 KLING = Kling()
-MODEL = {model.id: model for model in MODELS}
 HANDLE = Handle("893600000000000001")
 KEY = "job_1-1"
 WORDS = VideoSpec(prompt="a lake", operation=TextToVideo())
+VIDEO = {"type": "video", "id": "1", "url": "https://host/v.mp4", "watermark_url": "", "duration": "5.041"}
 
 
-def picture(role: Role = "first_frame", media_type: str = "image/png") -> Input:
+def picture(role: Role = "first_frame", media_type: str = "image/png", size_bytes: int = 5, name: str = "") -> Input:
+    sha256 = hashlib.sha256(f"{role}{name}".encode()).hexdigest()
+    return Input(role=role, asset=AssetRef(f"inputs/{sha256}", sha256, size_bytes, media_type))
+
+
+def clip(
+    role: Role, seconds: float = 5.0, media_type: str = "video/mp4", *, provider: str = "kling", take: int = 0
+) -> Input:
+    """A take of a job."""
     sha256 = hashlib.sha256(role.encode()).hexdigest()
-    return Input(role=role, asset=AssetRef(f"inputs/{sha256}", sha256, 5, media_type))
+    asset = AssetRef(f"takes/{sha256}", sha256, 5, media_type)
+    origin = Made(job="job_0", provider=provider, handle=HANDLE, take=take)
+    return Input(type="video", role=role, asset=asset, duration_seconds=seconds, made=origin)
 
 
 def images(*inputs: Input, prompt: str = "") -> VideoSpec:
-    return VideoSpec(prompt=prompt, operation=ImageToVideo(), inputs=inputs)
+    return made_of(ImageToVideo(), *inputs, prompt=prompt)
+
+
+def made_of(operation: Operation, *inputs: Input, prompt: str = "p", **options: Any) -> VideoSpec:
+    return VideoSpec(prompt=prompt, operation=operation, inputs=inputs, provider_options=options)
+
+
+def acted(*inputs: Input, **options: Any) -> VideoSpec:
+    given = inputs or (picture("character"), clip("performance"))
+    return made_of(CharacterPerformance(), *given, **options)
+
+
+def fitted(spec: VideoSpec, model: str) -> tuple[VideoSpec, Model]:
+    return fit(spec, rows_of(KLING, model))
 
 
 def target(model: str = "kling-3.0-turbo") -> Target:
@@ -66,8 +104,10 @@ def bad(code: int, status: int = 200, message: str = "No.") -> Response:
     return reply({"code": code, "message": message, "request_id": "r"}, status)
 
 
-def submitted(spec: VideoSpec, model: str = "kling-3.0-turbo", answer: Response | None = None) -> tuple[Handle, Any]:
-    """The handle, and the body that was sent."""
+def submitted(
+    spec: VideoSpec, model: str = "kling-3.0-turbo", addresses: Prepared | None = None, answer: Response | None = None
+) -> tuple[Handle, Any]:
+    """The handle, and the request that was sent."""
     sent: list[Request] = []
 
     def world(ask: Ask) -> Response:
@@ -75,7 +115,7 @@ def submitted(spec: VideoSpec, model: str = "kling-3.0-turbo", answer: Response 
         sent.append(ask)
         return answer or good({"id": HANDLE.id, "status": "submitted", "external_id": KEY})
 
-    handle = play(KLING.submit(normalise(spec, MODEL[model]), target(model), {}, KEY), world)
+    handle = play(KLING.submit(fitted(spec, model)[0], target(model), addresses or {}, KEY), world)
     (only,) = sent
     assert only.spends
     return handle, only
@@ -101,13 +141,20 @@ def found(answer: Response) -> Handle | None:
 
 # ── What is sent ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
+TASK = {"external_task_id": KEY}
+FIRST, LAST = picture(), picture("last_frame")
+WHO, HOW = picture("character"), picture("style")
+
+
+def file(kind: str, given: Input, number: int) -> dict[str, object]:
+    return {"type": kind, "url": Inline(given.asset, "base64"), "id": f"input_{number}"}
+
 
 def test_words_go_with_their_defaults_and_our_key() -> None:
     handle, sent = submitted(WORDS)
     assert handle == HANDLE
     assert (sent.method, sent.url) == ("POST", "/text-to-video/kling-3.0-turbo")
-    wanted = {"resolution": "720p", "duration": 5}
-    assert sent.body == {"prompt": "a lake", "settings": wanted, "options": {"external_task_id": KEY}}
+    assert sent.body == {"prompt": "a lake", "settings": {"resolution": "720p", "duration": 5}, "options": TASK}
 
 
 def test_every_wish_has_its_name_on_the_wire() -> None:
@@ -125,26 +172,102 @@ def test_no_sound_is_said_where_there_is_a_choice_of_it() -> None:
     assert "audio" not in submitted(WORDS, "kling-2.5-turbo")[1].body["settings"]
 
 
-def test_pictures_travel_in_the_order_as_bare_base64() -> None:
-    first, last = picture(), picture("last_frame")
-    _, sent = submitted(images(first, last, prompt="p"), "kling-3.0")
+def test_frames_travel_in_the_order_as_bare_base64_with_elements_by_name() -> None:
+    spec = replace(images(FIRST, LAST, prompt="@element_2 waves"), provider_options={"element_2": "77"})
+    _, sent = submitted(spec, "kling-3.0")
     assert sent.url == "/image-to-video/kling-3.0"
-    assert sent.body["contents"] == [
-        {"type": "prompt", "text": "p"},
-        {"type": "first_frame", "url": Inline(first.asset, "base64")},
-        {"type": "last_frame", "url": Inline(last.asset, "base64")},
-    ]
-    assert "prompt" not in sent.body
-    assert "aspect_ratio" not in sent.body["settings"]
+    assert sent.body == {
+        "contents": [
+            {"type": "prompt", "text": "@element_2 waves"},
+            file("first_frame", FIRST, 1),
+            file("last_frame", LAST, 2),
+            {"type": "element", "element_id": "77", "id": "element_2"},
+        ],
+        "settings": {"resolution": "720p", "duration": 5, "audio": "off"},
+        "options": TASK,
+    }
 
 
 def test_a_first_frame_alone_will_do() -> None:
-    _, sent = submitted(images(picture()))
+    _, sent = submitted(images(FIRST))
     assert [one["type"] for one in sent.body["contents"]] == ["first_frame"]
 
 
-def test_nothing_needs_preparing() -> None:
-    assert not needs_prepare(KLING, normalise(images(picture()), MODEL["kling-3.0"]), target("kling-3.0"))
+def test_voices_go_with_sound() -> None:
+    spec = replace(images(FIRST, prompt="@voice_1 sings"), provider_options={"voice_1": "9"})
+    spec = replace(spec, generate_audio=True, resolution="1080p")
+    _, sent = submitted(spec, "kling-2.6")
+    assert sent.url == "/image-to-video/kling-2.6"
+    assert sent.body["contents"][-1] == {"type": "voice", "voice_id": "9", "id": "voice_1"}
+    assert sent.body["settings"] == {"resolution": "1080p", "duration": 5, "audio": "native"}
+
+
+def test_references_go_to_the_one_path_that_takes_them() -> None:
+    _, sent = submitted(made_of(MultiImage(), WHO, HOW), "kling-3.0-omni")
+    assert sent.url == "/omni-video/kling-3.0-omni"
+    assert sent.body == {
+        "contents": [{"type": "prompt", "text": "p"}, file("refer_image", WHO, 1), file("refer_image", HOW, 2)],
+        "settings": {"resolution": "720p", "duration": 5, "aspect_ratio": "16:9", "audio": "off"},
+        "options": TASK,
+    }
+
+
+def test_on_that_path_words_are_contents_and_frames_have_no_ratio() -> None:
+    _, sent = submitted(WORDS, "kling-o1")
+    assert sent.url == "/omni-video/kling-o1"
+    assert sent.body["contents"] == [{"type": "prompt", "text": "a lake"}]
+    assert sent.body["settings"] == {"resolution": "720p", "duration": 5, "aspect_ratio": "16:9"}
+    _, sent = submitted(images(FIRST, WHO), "kling-o1")
+    assert sent.body["contents"] == [file("first_frame", FIRST, 1), file("refer_image", WHO, 2)]
+    assert sent.body["settings"] == {"resolution": "720p", "duration": 5}
+
+
+ADDRESS = "https://host/v.mp4"
+
+
+@pytest.mark.parametrize(
+    ("model", "role", "kind", "settings"),
+    [
+        ("kling-3.0-omni", "source", "base_video", {}),
+        ("kling-3.0-omni", "reference_video", "feature_video", {"multi_shot": True}),
+        ("kling-o1", "source", "base_video", {}),
+        ("kling-o1", "reference_video", "feature_video", {}),
+    ],
+)
+def test_a_clip_goes_by_its_address(model: str, role: Role, kind: str, settings: dict[str, object]) -> None:
+    given = clip(role)
+    _, sent = submitted(made_of(VideoToVideo(), given, WHO), model, {given.asset.sha256: ADDRESS})
+    assert sent.url == f"/omni-video/{model}"
+    assert sent.body["contents"][1:] == [
+        {"type": kind, "url": ADDRESS, "id": "input_1"},
+        file("refer_image", WHO, 2),
+    ]
+    assert sent.body["settings"] == {"resolution": "720p", **settings}
+
+
+def test_a_clip_that_is_made_over_may_keep_its_sound() -> None:
+    given = clip("source")
+    spec = made_of(VideoToVideo(), given, audio="original")
+    _, sent = submitted(spec, "kling-o1", {given.asset.sha256: ADDRESS})
+    assert sent.body["settings"] == {"resolution": "720p", "audio": "original"}
+
+
+@pytest.mark.parametrize("model", ["kling-3.0", "kling-2.6"])
+def test_a_character_acts_on_a_path_of_its_own(model: str) -> None:
+    given = clip("performance")
+    _, sent = submitted(acted(WHO, given), model, {given.asset.sha256: ADDRESS})
+    assert sent.url == f"/motion-control/{model}"
+    assert sent.body == {
+        "contents": [
+            {"type": "prompt", "text": "p"},
+            file("image", WHO, 1),
+            {"type": "video", "url": ADDRESS, "id": "input_2"},
+        ],
+        "settings": {"resolution": "720p", "character_orientation": "video"},
+        "options": TASK,
+    }
+    _, sent = submitted(acted(WHO, given, character_orientation="image", audio="off"), model)
+    assert sent.body["settings"] == {"resolution": "720p", "character_orientation": "image", "audio": "off"}
 
 
 @pytest.mark.parametrize(
@@ -152,59 +275,222 @@ def test_nothing_needs_preparing() -> None:
     [
         ("kling-3.0-turbo", replace(WORDS, duration_seconds=2.0), "duration_seconds"),
         ("kling-2.6", replace(WORDS, duration_seconds=7.0), "duration_seconds"),
+        ("kling-o1", replace(WORDS, duration_seconds=11.0), "duration_seconds"),
         ("kling-3.0-turbo", replace(WORDS, resolution="4k"), "resolution"),
+        ("kling-o1", replace(WORDS, resolution="4k"), "resolution"),
         ("kling-3.0", replace(WORDS, resolution="sd"), "resolution"),
         ("kling-3.0", replace(WORDS, aspect_ratio="cinema"), "aspect_ratio"),
+        ("kling-3.0", replace(images(FIRST), aspect_ratio="16:9"), "aspect_ratio"),
+        ("kling-3.0", replace(images(FIRST), resolution="1280x720"), "resolution"),
         ("kling-3.0", replace(WORDS, negative_prompt="rain"), "negative_prompt"),
         ("kling-3.0", replace(WORDS, seed=7), "seed"),
         ("kling-3.0", replace(WORDS, guidance_scale=7.0), "guidance_scale"),
         ("kling-3.0-turbo", replace(WORDS, generate_audio=False), "generate_audio"),
-        ("kling-3.0-turbo", images(picture(), picture("last_frame")), "inputs"),
-        ("kling-3.0", images(picture("style")), "inputs"),
+        ("kling-o1", replace(WORDS, generate_audio=True), "generate_audio"),
+        ("kling-3.0-turbo", replace(WORDS, prompt="p" * 3073), "prompt"),
+        ("kling-3.0-turbo", images(FIRST, prompt="p" * 2501), "prompt"),
+        ("kling-o1", images(FIRST, prompt="p" * 2501), "prompt"),
+        ("kling-3.0", replace(WORDS, prompt=" "), "prompt"),
+        ("kling-3.0-turbo", images(FIRST, LAST), "inputs"),
+        ("kling-3.0", images(LAST), "inputs"),
+        ("kling-3.0", images(picture(media_type="image/webp")), "inputs[0]"),
+        ("kling-3.0", images(picture(size_bytes=50_000_001)), "inputs[0]"),
+        ("kling-3.0", made_of(MultiImage(), HOW), "inputs"),
+        ("kling-3.0-omni", made_of(MultiImage(), *(picture("style", name=f"{n}") for n in range(8))), "inputs"),
+        (
+            "kling-3.0-omni",
+            images(FIRST, *(picture("style", name=f"{n}") for n in range(7)), WHO),
+            "inputs",
+        ),
+        (
+            "kling-3.0-omni",
+            made_of(VideoToVideo(), clip("source"), *(picture("style", name=f"{n}") for n in range(5))),
+            "inputs",
+        ),
+        ("kling-3.0-omni", made_of(VideoToVideo(), clip("source"), FIRST), "inputs"),
+        ("kling-3.0-omni", made_of(VideoToVideo(), clip("source"), clip("reference_video")), "inputs"),
+        ("kling-3.0-omni", made_of(VideoToVideo(), clip("source", 2.0)), "inputs[0]"),
+        ("kling-3.0-omni", made_of(VideoToVideo(), clip("source", media_type="video/webm")), "inputs[0]"),
+        ("kling-o1", made_of(VideoToVideo(), clip("source", 12.0)), "inputs[0]"),
+        ("kling-3.0-omni", replace(made_of(VideoToVideo(), clip("source")), generate_audio=True), "generate_audio"),
+        ("kling-3.0", acted(WHO, clip("performance", 31.0)), "inputs[1]"),
+        ("kling-3.0", replace(acted(), resolution="4k"), "resolution"),
+        ("kling-3.0", replace(acted(), duration_seconds=5.0), "duration_seconds"),
+        ("kling-2.6", acted(element_1="7"), "provider_options.element_1"),
+        ("kling-3.0", acted(character_orientation="left"), "provider_options.character_orientation"),
+        ("kling-3.0", replace(WORDS, provider_options={"element_1": "7"}), "provider_options.element_1"),
         ("kling-3.0", replace(WORDS, provider_options={"external_task_id": "x"}), "provider_options.external_task_id"),
+        ("kling-3.0", replace(WORDS, provider_options={"audio": "native"}), "provider_options.audio"),
     ],
 )
 def test_what_the_wire_cannot_say_is_refused_by_name(model: str, spec: VideoSpec, field: str) -> None:
     with pytest.raises(BadRequest) as wrong:
-        normalise(spec, MODEL[model])
+        fitted(spec, model)
     assert wrong.value.field == field
 
 
 @pytest.mark.parametrize(
     ("model", "spec", "field"),
     [
-        ("kling-3.0", replace(images(picture()), aspect_ratio="16:9"), "aspect_ratio"),
-        ("kling-3.0", replace(images(picture()), resolution="1280x720"), "aspect_ratio"),
-        ("kling-3.0", images(picture("last_frame")), "inputs"),
-        ("kling-3.0", images(picture(media_type="image/webp")), "inputs"),
         ("kling-2.6", replace(WORDS, generate_audio=True), "resolution"),
-        ("kling-2.6", images(picture(), picture("last_frame")), "resolution"),
-        ("kling-2.5-turbo", images(picture(), picture("last_frame")), "resolution"),
+        ("kling-2.6", images(FIRST, LAST), "resolution"),
+        ("kling-2.5-turbo", images(FIRST, LAST), "resolution"),
+        ("kling-2.6", replace(images(FIRST), provider_options={"voice_2": "9"}), "generate_audio"),
+        ("kling-3.0-omni", replace(made_of(VideoToVideo(), clip("source")), duration_seconds=5.0), "duration_seconds"),
+        ("kling-o1", replace(made_of(VideoToVideo(), clip("source")), aspect_ratio="1:1"), "aspect_ratio"),
+        ("kling-3.0-omni", made_of(VideoToVideo(), clip("source"), multi_shot=True), "provider_options.multi_shot"),
+        (
+            "kling-3.0-omni",
+            made_of(VideoToVideo(), clip("reference_video"), multi_shot=False),
+            "provider_options.multi_shot",
+        ),
+        (
+            "kling-o1",
+            made_of(VideoToVideo(), clip("reference_video"), audio="original"),
+            "provider_options.audio",
+        ),
     ],
 )
 def test_what_only_together_is_wrong_is_refused_by_name_too(model: str, spec: VideoSpec, field: str) -> None:
-    """Where a request comes in: there the flow's first step is taken."""
     with pytest.raises(BadRequest) as wrong:
-        needs_prepare(KLING, normalise(spec, MODEL[model]), target(model))
+        fitted(spec, model)
     assert wrong.value.field == field
 
 
-def test_at_1080p_these_are_right() -> None:
-    for spec in (replace(WORDS, generate_audio=True), images(picture(), picture("last_frame"))):
-        whole = normalise(replace(spec, resolution="1080p"), MODEL["kling-2.6"])
-        assert not needs_prepare(KLING, whole, target("kling-2.6"))
+@pytest.mark.parametrize(
+    ("model", "spec"),
+    [
+        ("kling-2.6", replace(WORDS, generate_audio=True, resolution="1080p")),
+        ("kling-2.6", replace(images(FIRST, LAST), resolution="1080p")),
+        ("kling-3.0-omni", replace(made_of(VideoToVideo(), clip("reference_video")), duration_seconds=5.0)),
+        ("kling-3.0-omni", made_of(VideoToVideo(), clip("reference_video"), multi_shot=True, audio="off")),
+        ("kling-3.0-omni", images(FIRST, *(picture("style", name=f"{n}") for n in range(7)))),
+        ("kling-3.0", acted(WHO, clip("performance", 30.0), element_1="7")),
+    ],
+)
+def test_beside_each_refusal_stands_what_is_right(model: str, spec: VideoSpec) -> None:
+    assert submitted(spec, model)[0] == HANDLE
 
 
-def test_an_estimate_is_the_dearest_or_unknown_but_never_nothing() -> None:
-    assert estimate(normalise(WORDS, MODEL["kling-3.0-turbo"]), MODEL["kling-3.0-turbo"]) is None
-    dearest = estimate(normalise(WORDS, MODEL["kling-3.0"]), MODEL["kling-3.0"])
-    assert dearest is not None
-    assert (dearest.micro_usd, dearest.as_of) == (2_100_000, "2026-08-12")
+# ── Where a clip comes from ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_its_name_alone_is_a_model_that_takes_words() -> None:
-    _, model = route("kling", {"kling": KLING})
-    assert (model.id, model.operations[0]) == ("kling-3.0-turbo", "text-to-video")
+def prepared(spec: VideoSpec, *answers: Response, model: str = "kling-o1") -> tuple[dict[str, str], list[Ask]]:
+    asked: list[Ask] = []
+    left = list(answers)
+
+    def world(ask: Ask) -> Response:
+        asked.append(ask)
+        return left.pop(0)
+
+    return play(KLING.prepare(fitted(spec, model)[0], target(model)), world), asked
+
+
+def test_pictures_need_no_preparing_and_clips_do() -> None:
+    assert not needs_prepare(KLING, fitted(images(FIRST), "kling-3.0")[0], target("kling-3.0"))
+    assert needs_prepare(KLING, fitted(acted(), "kling-3.0")[0], target("kling-3.0"))
+
+
+def test_a_clip_of_its_own_is_asked_for_its_address() -> None:
+    given = clip("source", take=1)
+    outputs = [VIDEO, {**VIDEO, "url": "https://host/2.mp4"}]
+    task = good([{"id": HANDLE.id, "status": "succeeded", "outputs": outputs}])
+    addresses, asked = prepared(made_of(VideoToVideo(), given), task)
+    assert addresses == {given.asset.sha256: "https://host/2.mp4"}
+    assert asked == [Request(method="GET", url="/tasks", query={"task_ids": HANDLE.id})]
+
+
+@pytest.mark.parametrize("given", [clip("source", provider="xai"), replace(clip("source"), made=None)])
+def test_any_other_clip_is_refused_at_the_door(given: Input) -> None:
+    spec = made_of(VideoToVideo(), given)
+    with pytest.raises(BadRequest) as wrong:
+        needs_prepare(KLING, fitted(spec, "kling-o1")[0], target("kling-o1"))
+    assert (wrong.value.field, wrong.value.code) == ("inputs", "unsupported_feature")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        bad(1203, 404),
+        good([]),
+        good([{"id": HANDLE.id, "status": "succeeded", "outputs": []}]),
+        good([{"id": HANDLE.id, "status": "processing"}]),
+    ],
+)
+def test_a_clip_that_it_does_not_have_any_more_ends_the_job_before_it_is_paid(answer: Response) -> None:
+    with pytest.raises(Failed) as failed:
+        prepared(made_of(VideoToVideo(), clip("source")), answer)
+    assert (failed.value.certain, failed.value.fault.code, failed.value.fault.retryable) == (
+        True,
+        "asset_expired",
+        False,
+    )
+
+
+def test_a_performance_may_be_longer_where_the_character_is_turned_like_the_clip() -> None:
+    long = acted(WHO, clip("performance", 10.5), character_orientation="image")
+    with pytest.raises(BadRequest) as wrong:
+        needs_prepare(KLING, fitted(long, "kling-3.0")[0], target("kling-3.0"))
+    assert wrong.value.field == "inputs"
+    for right in (
+        acted(WHO, clip("performance", 10.0), character_orientation="image"),
+        acted(WHO, clip("performance", 10.5), character_orientation="video"),
+        acted(WHO, clip("performance", 10.5)),
+    ):
+        assert needs_prepare(KLING, fitted(right, "kling-3.0")[0], target("kling-3.0"))
+
+
+# ── What it costs, and is called ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("model", "spec", "micro_usd"),
+    [
+        ("kling-3.0-turbo", WORDS, 560_000),
+        ("kling-3.0-turbo", replace(WORDS, resolution="1080p"), 700_000),
+        ("kling-3.0", WORDS, 420_000),
+        ("kling-3.0", replace(WORDS, generate_audio=True), 630_000),
+        ("kling-3.0", replace(WORDS, resolution="1080p"), 560_000),
+        ("kling-3.0", replace(WORDS, resolution="1080p", generate_audio=True, duration_seconds=10.0), 1_680_000),
+        ("kling-3.0", replace(WORDS, resolution="4k"), 2_100_000),
+        ("kling-3.0-omni", replace(WORDS, generate_audio=True), 560_000),
+        ("kling-3.0-omni", made_of(VideoToVideo(), clip("source", 8.0)), 1_008_000),
+        ("kling-o1", replace(WORDS, resolution="1080p"), 560_000),
+        ("kling-o1", replace(made_of(VideoToVideo(), clip("reference_video")), duration_seconds=5.0), 630_000),
+        ("kling-2.6", WORDS, 210_000),
+        ("kling-2.6", replace(images(FIRST), resolution="1080p"), 350_000),
+        ("kling-2.6", replace(images(FIRST), resolution="1080p", generate_audio=True), 700_000),
+        (
+            "kling-2.6",
+            replace(images(FIRST), resolution="1080p", generate_audio=True, provider_options={"voice_2": "9"}),
+            840_000,
+        ),
+        ("kling-2.5-turbo", replace(WORDS, duration_seconds=10.0), 420_000),
+        ("kling-3.0", acted(WHO, clip("performance", 10.0)), 1_260_000),
+        ("kling-2.6", acted(), None),
+        ("kling-o1", made_of(VideoToVideo(), clip("reference_video")), None),  # how long it becomes is theirs to say
+    ],
+)
+def test_an_estimate_follows_the_price_list_or_is_unknown(model: str, spec: VideoSpec, micro_usd: int | None) -> None:
+    money = estimate(*fitted(spec, model))
+    assert (money and money.micro_usd) == micro_usd
+
+
+@pytest.mark.parametrize(
+    ("said", "model"),
+    [
+        ("kling", "kling-3.0-turbo"),
+        ("klingai", "kling-3.0-turbo"),
+        ("klingai/kling-v3", "kling-3.0"),
+        ("kling-v3-omni", "kling-3.0-omni"),
+        ("kling-video-o1", "kling-o1"),
+        ("kling/kling-v2-6", "kling-2.6"),
+        ("kling/kling-v2-5-turbo", "kling-2.5-turbo"),
+    ],
+)
+def test_older_names_mean_the_same_models(said: str, model: str) -> None:
+    name, rows = route(said, {"kling": KLING})
+    assert (name, {row.id for row in rows}, rows[0].operations[0]) == ("kling", {model}, "text-to-video")
 
 
 # ── What a create may answer ──────────────────────────────────────────────────────────────────────────────────────────
@@ -242,8 +528,26 @@ def test_the_code_says_what_a_refusal_means_whatever_the_status(
 
 
 @pytest.mark.parametrize(
+    ("code", "status", "meaning"),
+    [
+        (1005, 401, "authentication_failed"),
+        (1104, 429, "quota_exceeded"),
+        (1299, 400, "invalid_input"),
+        (1399, 400, "invalid_input"),
+        (1399, 429, "rate_limited"),
+    ],
+)
+def test_a_code_that_no_page_names_means_what_its_family_or_else_its_status_does(
+    code: int, status: int, meaning: str
+) -> None:
+    failed = refused(bad(code, status))
+    assert (failed.certain, failed.fault.code) == (True, meaning)
+
+
+@pytest.mark.parametrize(
     "answer",
     [
+        bad(1302, 500),
         bad(5000, 500),
         bad(5001, 503),
         bad(5002, 504),
@@ -287,7 +591,7 @@ def test_a_path_that_is_not_there_is_a_refusal() -> None:
 
 def test_faults_hold_no_addresses() -> None:
     failed = refused(bad(1201, 400, "image https://host/a.png?sig=secret\ncannot be read"))
-    assert failed.fault.detail == "kling: image (address) cannot be read"
+    assert failed.fault.detail == "kling: image (left out) cannot be read"
 
 
 # ── How it goes ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -298,7 +602,6 @@ def test_every_other_word_is_unfinished_without_a_percent(word: str) -> None:
     assert outcome(status=word) == Unfinished(None, stage=word)
 
 
-VIDEO = {"type": "video", "id": "1", "url": "https://host/v.mp4", "watermark_url": "", "duration": "5.041"}
 CASH = {"charge_type": "cash", "cash_type": "balance", "amount": "0.42", "currency": "USD", "list_price": "0.42"}
 UNITS = {"charge_type": "unit", "package_type": "video", "amount": "3"}
 

@@ -7,7 +7,7 @@ import pytest
 
 from rushes.adapters import base
 from rushes.adapters.base import Answer, Ask, Broken, Done, Failed, Keep, Kept, Output, Request, Response, play
-from rushes.adapters.capabilities import normalise
+from rushes.adapters.fit import normalise
 from rushes.adapters.local import MODEL, Local
 from rushes.faults import Fault
 from rushes.units import FREE, AssetRef, Handle

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from urllib.parse import urljoin
 
 import msgspec
 import pytest
@@ -27,17 +28,35 @@ from rushes.adapters.base import (
     needs_prepare,
     play,
 )
-from rushes.adapters.capabilities import Model, estimate, normalise
-from rushes.adapters.openrouter import MODELS, OpenRouter
-from rushes.faults import BadRequest
+from rushes.adapters.capabilities import Model
+from rushes.adapters.catalogue import ModelSetting, route, rows_of, with_settings
+from rushes.adapters.fit import estimate, fit
+from rushes.adapters.openrouter import OpenRouter
+from rushes.adapters.openrouter_models import MODELS
+from rushes.faults import BadRequest, Fault
 from rushes.units import AssetRef, Handle
-from rushes.video import ImageToVideo, Input, Role, Target, TextToVideo, VideoSpec
+from rushes.video import (
+    KINDS,
+    Extend,
+    ImageToVideo,
+    Input,
+    Made,
+    MultiImage,
+    Operation,
+    Role,
+    Target,
+    TextToVideo,
+    VideoSpec,
+    VideoToVideo,
+    operation_of,
+)
 
 OPENROUTER = OpenRouter()
-MODEL = {model.id: model for model in MODELS}
-GROK, VEO = "x-ai/grok-imagine-video", "google/veo-3.1"
-HANDLE = Handle("a1B2c3D4e5F6g7H8i9J0")
-CONTENT = f"https://openrouter.ai/api/v1/videos/{HANDLE.id}/content?index=0"
+GROK, VEO, WAN = "x-ai/grok-imagine-video", "google/veo-3.1", "alibaba/wan-2.7"
+FLUX, SEEDANCE = "black-forest-labs/flux-3-video", "bytedance/seedance-2.5"
+HANDLE = Handle("a1B2c3D4e5F6g7H8i9J0", {"model": GROK})
+BASE_URL = OPENROUTER.capabilities.base_url
+CONTENT = f"{BASE_URL}/videos/{HANDLE.id}/content?index=0"
 WORDS = VideoSpec(prompt="a lake", operation=TextToVideo())
 BLANK = b"\n         \n" * 6
 
@@ -47,8 +66,38 @@ def picture(role: Role = "first_frame", content: bytes = b"pixel") -> Input:
     return Input(role=role, asset=AssetRef(f"inputs/{sha256}", sha256, len(content), "image/png"))
 
 
+def clip(made: Made | None) -> Input:
+    asset = AssetRef("takes/1", "ab" * 32, 9, "video/mp4")
+    return Input(type="video", role="source", asset=asset, duration_seconds=5.0, made=made)
+
+
+def made(model: str = FLUX, provider: str = "openrouter", id: str = "aJobOfTheirs") -> Made:
+    return Made(job="job_0", provider=provider, handle=Handle(id, {"model": model}))
+
+
 def images(*inputs: Input) -> VideoSpec:
     return VideoSpec(prompt="p", operation=ImageToVideo(), inputs=inputs)
+
+
+def guided(*roles: Role) -> VideoSpec:
+    inputs = tuple(picture(role, b"%d" % number) for number, role in enumerate(roles))
+    return VideoSpec(prompt="p", operation=MultiImage(), inputs=inputs)
+
+
+def after(one: Made | None, operation: Operation | None = None) -> VideoSpec:
+    return VideoSpec(prompt="p", operation=operation or Extend(), inputs=(clip(one),))
+
+
+def wished(spec: VideoSpec, model: str) -> VideoSpec:
+    """The spec as a job stores it."""
+    return fit(spec, rows_of(OPENROUTER, model))[0]
+
+
+def faults(spec: VideoSpec, model: str) -> list[Fault]:
+    """Why no job is made of it: what the data do not have, or what the adapter cannot say."""
+    with pytest.raises(BadRequest) as refused:
+        needs_prepare(OPENROUTER, wished(spec, model), target(model))
+    return list(refused.value.faults)
 
 
 def target(model: str = GROK) -> Target:
@@ -93,7 +142,7 @@ def outcome(**video: object) -> Outcome:
 
 
 def test_words_are_sent_with_the_models_defaults() -> None:
-    handle, sent = submitted(normalise(WORDS, MODEL[GROK]))
+    handle, sent = submitted(wished(WORDS, GROK))
     assert handle == HANDLE
     assert (sent.method, sent.url, sent.spends) == ("POST", "/videos", True)
     assert sent.body == {"model": GROK, "prompt": "a lake", "duration": 5, "resolution": "720p"}
@@ -103,13 +152,13 @@ def test_words_are_sent_with_the_models_defaults() -> None:
 def test_every_wish_has_its_name_on_the_wire() -> None:
     wishes = {"duration_seconds": 8.0, "aspect_ratio": "portrait", "resolution": "4k", "seed": 7}
     spec = msgspec.structs.replace(WORDS, **wishes, generate_audio=False)
-    _, sent = submitted(normalise(spec, MODEL[VEO]), VEO)
+    _, sent = submitted(wished(spec, VEO), VEO)
     wanted = {"prompt": "a lake", "duration": 8, "aspect_ratio": "9:16", "resolution": "4K", "seed": 7}
     assert sent.body == {"model": VEO, **wanted, "generate_audio": False}
 
 
 def test_sound_is_asked_for_where_it_is_what_they_make() -> None:
-    _, sent = submitted(normalise(WORDS, MODEL[VEO]), VEO)
+    _, sent = submitted(wished(WORDS, VEO), VEO)
     assert sent.body == {"model": VEO, "prompt": "a lake", "duration": 4, "resolution": "720p", "generate_audio": True}
 
 
@@ -123,50 +172,205 @@ def test_a_picture_goes_into_its_place() -> None:
     ]
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.id)
+def test_references_have_no_roles_on_the_wire() -> None:
+    _, sent = submitted(wished(guided("style", "character", "composition"), WAN), WAN)
+    given = [AssetRef(one.asset.key, one.asset.sha256, 1, "image/png") for one in guided(*("style",) * 3).inputs]
+    assert sent.body == {
+        "model": WAN,
+        "prompt": "p",
+        "duration": 5,
+        "resolution": "720p",
+        "generate_audio": True,
+        "input_references": [{"type": "image_url", "image_url": {"url": Inline(asset)}} for asset in given],
+    }
+
+
+def test_a_job_is_gone_on_with_by_its_name_and_its_clip_stays_here() -> None:
+    _, sent = submitted(wished(after(made()), FLUX), FLUX)
+    wanted = {"duration": 5, "resolution": "720p", "generate_audio": True, "previous_job_id": "aJobOfTheirs"}
+    assert sent.body == {"model": FLUX, "prompt": "p", **wanted}
+    _, sent = submitted(wished(after(made(SEEDANCE), VideoToVideo()), SEEDANCE), SEEDANCE)
+    assert isinstance(sent.body, dict)
+    assert sent.body["previous_job_id"] == "aJobOfTheirs"
+
+
+def test_a_job_whose_model_nobody_knows_is_gone_on_with() -> None:
+    """Its handle was given by hand."""
+    found = Made(job="job_0", provider="openrouter", handle=Handle("aJobOfTheirs"))
+    _, sent = submitted(wished(after(found), FLUX), FLUX)
+    assert isinstance(sent.body, dict)
+    assert sent.body["previous_job_id"] == "aJobOfTheirs"
+
+
+@pytest.mark.parametrize(
+    ("one", "told"),
+    [
+        (None, "give inputs[0] as the job that made it"),
+        (made(provider="runway"), "give inputs[0] as the job that made it"),
+        (made(SEEDANCE), "was made by bytedance/seedance-2.5, and no other model can go on with it"),
+    ],
+)
+def test_a_clip_of_another_is_refused_by_name(one: Made | None, told: str) -> None:
+    (fault,) = faults(after(one), FLUX)
+    assert (fault.field, told in fault.detail) == ("inputs[0]", True), fault
+
+
+def test_what_only_the_maker_knows_is_passed_on_under_its_name() -> None:
+    spec = msgspec.structs.replace(WORDS, negative_prompt="rain", provider_options={"personGeneration": "allow_all"})
+    _, sent = submitted(wished(spec, VEO), VEO)
+    assert isinstance(sent.body, dict)
+    assert sent.body["provider"] == {
+        "options": {"google-vertex": {"parameters": {"negativePrompt": "rain", "personGeneration": "allow_all"}}}
+    }
+    assert set(sent.body) == {"model", "prompt", "duration", "resolution", "generate_audio", "provider"}
+    _, sent = submitted(wished(msgspec.structs.replace(WORDS, negative_prompt="rain", enhance_prompt=False), WAN), WAN)
+    assert isinstance(sent.body, dict)
+    assert sent.body["provider"] == {
+        "options": {"alibaba": {"parameters": {"negative_prompt": "rain", "prompt_extend": False}}}
+    }
+
+
+def plain(model: Model) -> VideoSpec:
+    """A request with a file in every role of a row."""
+    clips = {"source": clip(made(model.id))}
+    inputs = tuple(clips[role] if KINDS[role] == "video" else picture(role) for role in model.roles)
+    asked = Extend() if "extend" in model.operations else None
+    return VideoSpec(prompt="p", operation=operation_of(asked, set(model.roles)), inputs=inputs)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: f"{model.id}, {model.operations[-1]}")
 def test_whatever_the_data_admits_is_sent(model: Model) -> None:
     """Else a wish would pass validation and be dropped."""
-    wishes = {"duration_seconds": model.durations_s[-1], "aspect_ratio": model.aspect_ratios[-1]}
-    wishes |= {"resolution": model.resolutions[-1]} | {name: {"seed": 7}.get(name, True) for name in model.fields}
-    spec = msgspec.structs.replace(images(*map(picture, model.roles)), **wishes)
-    _, sent = submitted(normalise(spec, model), model.id)
+    wishes: dict[str, object] = {"duration_seconds": model.durations_s[-1], "resolution": model.resolutions[-1]}
+    wishes |= {"aspect_ratio": model.aspect_ratios[-1]} if model.aspect_ratios else {}
+    wishes |= {name: {"seed": 7, "negative_prompt": "no"}.get(name, True) for name in model.fields}
+    spec = msgspec.structs.replace(plain(model), **wishes)
+    _, sent = submitted(wished(spec, model.id), model.id)
     assert isinstance(sent.body, dict)
-    assert len(sent.body) == len({"model", "prompt", "frame_images"} | set(wishes))
+    passed = {name for name in wishes if model.wire[name] not in sent.body}
+    makers = sent.body.get("provider", {"options": {}})["options"].values()
+    assert [set(maker["parameters"]) for maker in makers] == ([{model.wire[name] for name in passed}] if passed else [])
+    assert {model.wire[role] for role in model.roles} <= set(sent.body)
     assert model.draws_seed == ("seed" in sent.body)
 
 
-def test_what_a_model_cannot_do_is_refused_before_anything_is_sent() -> None:
-    for model, spec in (
-        (GROK, msgspec.structs.replace(WORDS, negative_prompt="rain")),
-        (GROK, msgspec.structs.replace(WORDS, seed=7)),
-        (GROK, msgspec.structs.replace(WORDS, generate_audio=True)),
-        (GROK, msgspec.structs.replace(WORDS, duration_seconds=16.0)),
-        (GROK, msgspec.structs.replace(WORDS, duration_seconds=1.5)),
-        (GROK, msgspec.structs.replace(WORDS, resolution="1080p")),
-        (GROK, msgspec.structs.replace(WORDS, provider_options={"safety": "off"})),
-        (GROK, images(picture("last_frame"))),
-        (VEO, msgspec.structs.replace(WORDS, duration_seconds=5.0)),
-        (VEO, msgspec.structs.replace(WORDS, aspect_ratio="square")),
-        (VEO, images(picture("general"))),
-    ):
-        with pytest.raises(BadRequest):
-            normalise(spec, MODEL[model])
+@pytest.mark.parametrize(
+    ("model", "spec", "field"),
+    [
+        (GROK, msgspec.structs.replace(WORDS, negative_prompt="rain"), "negative_prompt"),
+        (GROK, msgspec.structs.replace(WORDS, seed=7), "seed"),
+        (GROK, msgspec.structs.replace(WORDS, generate_audio=True), "generate_audio"),
+        (GROK, msgspec.structs.replace(WORDS, duration_seconds=16.0), "duration_seconds"),
+        (GROK, msgspec.structs.replace(WORDS, duration_seconds=1.5), "duration_seconds"),
+        (GROK, msgspec.structs.replace(WORDS, resolution="1080p"), "resolution"),
+        (GROK, msgspec.structs.replace(WORDS, provider_options={"safety": "off"}), "provider_options.safety"),
+        (GROK, images(picture("last_frame")), "inputs"),
+        (GROK, images(picture(), picture("last_frame", b"2")), "inputs"),
+        (GROK, guided(*("character",) * 5, *("style",) * 3), "inputs"),
+        (GROK, after(made(GROK), VideoToVideo()), "inputs"),
+        (GROK, after(made(GROK)), "operation"),
+        (VEO, msgspec.structs.replace(WORDS, duration_seconds=5.0), "duration_seconds"),
+        (VEO, msgspec.structs.replace(WORDS, aspect_ratio="square"), "aspect_ratio"),
+        (
+            VEO,
+            msgspec.structs.replace(WORDS, provider_options={"negativePrompt": "x"}),
+            "provider_options.negativePrompt",
+        ),
+        (
+            VEO,
+            msgspec.structs.replace(WORDS, provider_options={"personGeneration": "x"}),
+            "provider_options.personGeneration",
+        ),
+        (VEO, guided("style"), "inputs"),
+        (WAN, guided(*("style",) * 4), "inputs"),
+        (WAN, images(picture(), picture("style")), "inputs"),
+        (FLUX, after(made(), VideoToVideo()), "inputs"),
+        (FLUX, msgspec.structs.replace(after(made()), aspect_ratio="16:9"), "aspect_ratio"),
+    ],
+)
+def test_what_a_model_cannot_do_is_refused_by_its_name(model: str, spec: VideoSpec, field: str) -> None:
+    assert {fault.field for fault in faults(spec, model)} == {field}
 
 
-def test_an_estimate_covers_the_dearest_wish() -> None:
-    """0.07 a second at 720p, and 0.002 for the picture."""
-    spec = msgspec.structs.replace(images(picture()), duration_seconds=1.0, resolution="720p")
-    cost = estimate(normalise(spec, MODEL[GROK]), MODEL[GROK])
+@pytest.mark.parametrize(
+    ("model", "wishes", "usd"),
+    [
+        (GROK, {"resolution": "480p"}, 0.05),
+        (GROK, {}, 0.07),
+        (VEO, {"resolution": "4k"}, 0.6),
+        (VEO, {"resolution": "4k", "generate_audio": False}, 0.4),
+        (VEO, {"resolution": "fhd"}, 0.4),
+        (VEO, {"generate_audio": False}, 0.2),
+        ("google/veo-3.1-fast", {"generate_audio": False}, 0.08),
+        ("google/veo-3.1-fast", {"generate_audio": False, "resolution": "fhd"}, 0.1),
+        ("google/veo-3.1-fast", {"resolution": "fhd"}, 0.12),
+        ("google/veo-3.1-lite", {"resolution": "fhd"}, 0.08),
+        ("alibaba/wan-3.0", {"resolution": "fhd"}, 0.2),
+        ("kwaivgi/kling-v3.0-std", {"generate_audio": False}, 0.084),
+        (FLUX, {}, 0.17),
+    ],
+)
+def test_a_second_costs_what_their_list_says(model: str, wishes: dict[str, object], usd: float) -> None:
+    spec, row = fit(msgspec.structs.replace(WORDS, duration_seconds=8.0, **wishes), rows_of(OPENROUTER, model))
+    cost = estimate(spec, row)
     assert cost is not None
-    assert (cost.micro_usd, cost.as_of) == (72_000, "2026-09-08")
-    for model in MODELS:
-        unsaid = estimate(normalise(WORDS, model), model)
-        assert unsaid is not None
-        assert unsaid.micro_usd > 0, "a wish that is left out is not free"
+    assert (cost.micro_usd, cost.as_of) == (round(8 * usd * 1e6), "2026-10-09")
+
+
+def test_pictures_and_jobs_that_are_gone_on_with_have_prices_of_their_own() -> None:
+    for spec, model, micro_usd in (
+        (images(picture()), GROK, 5 * 70_000 + 2_000),
+        (guided("style", "style", "character"), GROK, 5 * 70_000 + 3 * 2_000),
+        (after(made()), FLUX, 5 * 410_000),
+        (msgspec.structs.replace(after(made()), resolution="fhd"), FLUX, 5 * 530_000),
+    ):
+        cost = estimate(*fit(spec, rows_of(OPENROUTER, model)))
+        assert cost is not None
+        assert cost.micro_usd == micro_usd
+
+
+def test_what_is_paid_by_tokens_has_no_price() -> None:
+    assert estimate(*fit(WORDS, rows_of(OPENROUTER, "bytedance/seedance-2.0"))) is None
+
+
+def test_a_model_that_they_no_longer_list_is_refused_by_its_name() -> None:
+    with pytest.raises(BadRequest) as refused:
+        route("openrouter/openai/sora-2-pro", {"openrouter": OPENROUTER}, "2026-11-21")
+    assert (refused.value.code, "2026-09-24" in str(refused.value)) == ("model_retired", True)
+
+
+def added(**more: object) -> OpenRouter:
+    """The adapter with a model that settings add."""
+    setting = msgspec.convert({"provider": "openrouter", **more}, ModelSetting)
+    adapter = OpenRouter()
+    adapter.capabilities = with_settings(adapter, [setting])
+    return adapter
+
+
+def test_a_model_of_the_settings_is_asked_for_by_its_own_name() -> None:
+    adapter = added(id="google/veo-4", like=VEO, durations_s=[4.0, 12.0])
+    spec = msgspec.structs.replace(WORDS, duration_seconds=12.0, negative_prompt="rain")
+    spec, _ = fit(spec, rows_of(adapter, "google/veo-4"))
+    flow = adapter.submit(spec, target("google/veo-4"), {}, "job_1-1")
+    sent = next(flow)
+    assert isinstance(sent, Request)
+    assert isinstance(sent.body, dict)
+    assert (sent.body["model"], sent.body["duration"]) == ("google/veo-4", 12)
+    assert sent.body["provider"]["options"]["google-vertex"]["parameters"] == {"negativePrompt": "rain"}
+
+
+def test_what_nobody_knows_how_to_pass_on_is_refused_by_its_name() -> None:
+    adapter = added(id="somebody/film", like=VEO)
+    spec, _ = fit(msgspec.structs.replace(WORDS, negative_prompt="rain"), rows_of(adapter, "somebody/film"))
+    with pytest.raises(BadRequest) as refused:
+        needs_prepare(adapter, spec, target("somebody/film"))
+    assert refused.value.field == "negative_prompt"
+    assert not needs_prepare(adapter, fit(WORDS, rows_of(adapter, "somebody/film"))[0], target("somebody/film"))
 
 
 def test_nothing_needs_preparing() -> None:
-    assert not needs_prepare(OPENROUTER, images(picture()), target())
+    for spec, model in ((images(picture()), GROK), (guided("style"), WAN), (after(made()), FLUX)):
+        assert not needs_prepare(OPENROUTER, wished(spec, model), target(model))
 
 
 # ── What an order may answer ──────────────────────────────────────────────────────────────────────────────────────────
@@ -175,7 +379,7 @@ def test_nothing_needs_preparing() -> None:
 @pytest.mark.parametrize("id", [HANDLE.id, "gen-vid-1786406418-abcdefghij0123456789"])
 def test_an_order_is_taken_whatever_else_its_answer_holds(id: str) -> None:
     odd = {"id": id, "status": 7, "polling_url": None, "error": error(400)["error"], "new": True}
-    assert submitted(WORDS, answer=reply(202, odd, BLANK))[0] == Handle(id)
+    assert submitted(WORDS, answer=reply(202, odd, BLANK))[0] == Handle(id, {"model": GROK})
 
 
 @pytest.mark.parametrize("id", ["", "../models", "a/b", "a?b", ".a", "a\n", "a" * 129])
@@ -191,6 +395,7 @@ def test_an_id_that_is_none_leaves_the_order_in_doubt(id: str) -> None:
         (402, "quota_exceeded"),
         (403, "authentication_failed"),
         (404, "not_found"),
+        (409, "invalid_input"),
         (413, "invalid_input"),
     ],
 )
@@ -296,7 +501,7 @@ def test_with_the_callers_own_key_the_cost_is_a_fee() -> None:
     [
         ({"unsigned_urls": [CONTENT], "urls": ["https://host/a?sig=1"]}, CONTENT),
         ({"unsigned_urls": [], "urls": ["https://host/a?sig=1"]}, "https://host/a?sig=1"),
-        ({"unsigned_urls": [f"/api/v1/videos/{HANDLE.id}/content?index=0"]}, CONTENT),
+        ({"unsigned_urls": [CONTENT.removeprefix("https://openrouter.ai")]}, CONTENT),
         ({"unsigned_urls": None, "urls": None}, CONTENT),
         ({}, CONTENT),
     ],
@@ -304,7 +509,7 @@ def test_with_the_callers_own_key_the_cost_is_a_fee() -> None:
 def test_where_the_video_lies(told: dict[str, object], wanted: str) -> None:
     done = outcome(status="completed", **told)
     assert isinstance(done, Done)
-    assert (done.outputs, done.cost) == ((Output(wanted),), None)
+    assert ([urljoin(f"{BASE_URL}/", output.url) for output in done.outputs], done.cost) == ([wanted], None)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 import msgspec
 import pytest
@@ -26,28 +27,69 @@ from rushes.adapters.base import (
     needs_prepare,
     play,
 )
-from rushes.adapters.capabilities import Model, estimate, normalise
-from rushes.adapters.xai import MODELS, Xai
+from rushes.adapters.catalogue import route, rows_of
+from rushes.adapters.fit import estimate, fit
+from rushes.adapters.xai import Xai
 from rushes.faults import BadRequest
 from rushes.units import AssetRef, Handle, Money
-from rushes.video import ImageToVideo, Input, Role, Target, TextToVideo, VideoSpec
+from rushes.video import (
+    JSON,
+    Extend,
+    ImageToVideo,
+    Input,
+    MultiImage,
+    Operation,
+    Role,
+    Target,
+    TextToVideo,
+    VideoSpec,
+    VideoToVideo,
+)
 
 XAI = Xai()
-MODEL = {model.id: model for model in MODELS}
-IMAGINE, NEWER = MODEL["grok-imagine-video"], MODEL["grok-imagine-video-1.5"]
+OLDER, NEWER = "grok-imagine-video", "grok-imagine-video-1.5"
 HANDLE = Handle("0d9f3a51-77aa-9c10-b2d4-5e6f708192a3")
 WORDS = VideoSpec(prompt="a lake", operation=TextToVideo())
-TARGET = Target(provider="xai", model="grok-imagine-video", credential="XAI_API_KEY")
+TARGET = Target(provider="xai", model=OLDER, credential="XAI_API_KEY")
 RESULT = "https://vidgen.x.ai/xai-vidgen-bucket/xai-video-a.mp4"
 
 
-def picture(role: Role = "first_frame", content: bytes = b"pixel") -> Input:
+def picture(role: Role = "first_frame", content: bytes = b"pixel", media_type: str = "image/png") -> Input:
     sha256 = hashlib.sha256(content).hexdigest()
-    return Input(role=role, asset=AssetRef(f"inputs/{sha256}", sha256, len(content), "image/png"))
+    return Input(role=role, asset=AssetRef(f"inputs/{sha256}", sha256, len(content), media_type))
 
 
-def images(*inputs: Input) -> VideoSpec:
-    return VideoSpec(prompt="it moves", operation=ImageToVideo(), inputs=inputs)
+def clip(seconds: float | None = 5.0, media_type: str = "video/mp4") -> Input:
+    asset = AssetRef("inputs/clip", "cd" * 32, 99, media_type)
+    return Input(type="video", role="source", asset=asset, duration_seconds=seconds)
+
+
+def asking(operation: Operation, *inputs: Input, prompt: str = "it moves", **fields: Any) -> VideoSpec:
+    return VideoSpec(prompt=prompt, operation=operation, inputs=inputs, **fields)
+
+
+def words(**fields: Any) -> VideoSpec:
+    return asking(TextToVideo(), **fields)
+
+
+def framed(*inputs: Input, **fields: Any) -> VideoSpec:
+    return asking(ImageToVideo(), *inputs, **fields)
+
+
+def by_images(*inputs: Input, **fields: Any) -> VideoSpec:
+    return asking(MultiImage(), *inputs, **fields)
+
+
+def edited(*inputs: Input, **fields: Any) -> VideoSpec:
+    return asking(VideoToVideo(), *inputs, **fields)
+
+
+def extended(*inputs: Input, **fields: Any) -> VideoSpec:
+    return asking(Extend(), *inputs, **fields)
+
+
+def fitted(spec: VideoSpec, model: str = OLDER) -> VideoSpec:
+    return fit(spec, rows_of(XAI, model))[0]
 
 
 def reply(status: int, body: object, **headers: str) -> Response:
@@ -59,7 +101,7 @@ def nowhere(_: Ask) -> Answer:
     raise AssertionError
 
 
-def submitted(spec: VideoSpec, answer: Response | None = None) -> tuple[Handle, Request]:
+def submitted(spec: VideoSpec, answer: Response | None = None, model: str = OLDER) -> tuple[Handle, Request]:
     sent: list[Request] = []
 
     def world(ask: Ask) -> Response:
@@ -67,9 +109,15 @@ def submitted(spec: VideoSpec, answer: Response | None = None) -> tuple[Handle, 
         sent.append(ask)
         return answer or reply(200, {"request_id": HANDLE.id})
 
-    handle = play(XAI.submit(spec, TARGET, {}, "job_1-1"), world)
+    handle = play(XAI.submit(spec, msgspec.structs.replace(TARGET, model=model), {}, "job_1-1"), world)
     (only,) = sent
     return handle, only
+
+
+def posted(spec: VideoSpec, model: str = OLDER) -> tuple[str, object]:
+    """The address and the body, once the request was fitted to the model."""
+    _, sent = submitted(fitted(spec, model), model=model)
+    return sent.url, sent.body
 
 
 def refused(answer: Response) -> Failed:
@@ -91,93 +139,166 @@ def broken(answer: Response) -> Broken:
 # ── What is sent ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_words_are_sent_with_their_defaults_written_out() -> None:
-    handle, sent = submitted(normalise(WORDS, IMAGINE))
+def test_a_clip_is_started_by_one_paid_post() -> None:
+    handle, sent = submitted(fitted(WORDS))
     assert handle == HANDLE
     assert (sent.method, sent.url, sent.spends) == ("POST", "/videos/generations", True)
-    assert sent.body == {"model": "grok-imagine-video", "prompt": "a lake", "duration": 8, "resolution": "480p"}
 
 
-def test_every_wish_has_its_name_on_the_wire() -> None:
-    spec = msgspec.structs.replace(WORDS, duration_seconds=15.0, aspect_ratio="portrait", resolution="hd")
-    spec = msgspec.structs.replace(spec, provider_options={"user": "u-7"})
-    _, sent = submitted(normalise(spec, IMAGINE))
-    wanted = {"duration": 15, "aspect_ratio": "9:16", "resolution": "720p", "user": "u-7"}
-    assert sent.body == {"model": "grok-imagine-video", "prompt": "a lake", **wanted}
+ONE, TWO = picture("style", b"1"), picture("character", b"2", "image/webp")
+FRAME = picture()
+USUAL = {"duration": 8, "resolution": "480p"}
+SQUARE = {"duration": 8, "resolution": "720p", "aspect_ratio": "1:1"}
 
 
-def test_a_first_frame_travels_in_the_request_and_decides_the_shape() -> None:
-    frame = picture()
-    _, sent = submitted(normalise(images(frame), IMAGINE))
-    assert isinstance(sent.body, dict)
-    assert sent.body["image"] == {"url": Inline(frame.asset, "data-uri")}
-    assert sent.body.keys() == {"model", "prompt", "duration", "resolution", "image"}
+@pytest.mark.parametrize(
+    ("spec", "path", "body"),
+    [
+        (words(), "generations", USUAL),
+        (
+            words(duration_seconds=15.0, aspect_ratio="portrait", resolution="hd"),
+            "generations",
+            {"duration": 15, "aspect_ratio": "9:16", "resolution": "720p"},
+        ),
+        (words(resolution="848x480"), "generations", {**USUAL, "aspect_ratio": "16:9"}),
+        (words(aspect_ratio="1:1", resolution="720p"), "generations", SQUARE),
+        (framed(FRAME), "generations", {**USUAL, "image": {"url": Inline(FRAME.asset)}}),
+        (
+            by_images(TWO, ONE),
+            "generations",
+            {**USUAL, "reference_images": [{"url": Inline(TWO.asset)}, {"url": Inline(ONE.asset)}]},
+        ),
+        (edited(clip()), "edits", {"video": {"url": Inline(clip().asset)}}),
+        (extended(clip()), "extensions", {"video": {"url": Inline(clip().asset)}, "duration": 6}),
+        (
+            extended(clip(), duration_seconds=10.0),
+            "extensions",
+            {"video": {"url": Inline(clip().asset)}, "duration": 10},
+        ),
+        (words(provider_options={"user": "u-7"}), "generations", {**USUAL, "user": "u-7"}),
+        (
+            edited(clip(), provider_options={"user": "u-7", "storage_filename": "a.mp4"}),
+            "edits",
+            {"video": {"url": Inline(clip().asset)}, "user": "u-7", "storage_options": {"filename": "a.mp4"}},
+        ),
+        (
+            words(provider_options={"storage_expires_after": 3_600}),
+            "generations",
+            {**USUAL, "storage_options": {"filename": "rushes.mp4", "expires_after": 3_600}},
+        ),
+    ],
+)
+def test_every_wish_has_its_place_on_the_wire(spec: VideoSpec, path: str, body: dict[str, object]) -> None:
+    """The bodies as the provider's page documents them. Without a ratio the first frame decides the shape."""
+    wanted = {"model": OLDER, "prompt": "it moves", **body}
+    assert posted(spec) == (f"/videos/{path}", wanted)
 
 
-def test_general_images_are_references_in_the_order_that_the_prompt_counts_them() -> None:
-    one, two = picture("general", b"1"), picture("general", b"2")
-    _, sent = submitted(normalise(images(two, one), IMAGINE))
-    assert isinstance(sent.body, dict)
-    assert sent.body["reference_images"] == [{"url": Inline(two.asset)}, {"url": Inline(one.asset)}]
-    assert "image" not in sent.body
+def test_only_the_newer_model_makes_1080p_and_speaks_with_voices() -> None:
+    assert posted(words(resolution="fhd"), NEWER) == (
+        "/videos/generations",
+        {"model": NEWER, "prompt": "it moves", "duration": 8, "resolution": "1080p"},
+    )
+    _, body = posted(by_images(ONE, provider_options={"voice_2": "ara", "voice_1": "eve"}), NEWER)
+    assert isinstance(body, dict)
+    assert body["reference_audios"] == [{"voice_id": "eve"}, {"voice_id": "ara"}]
 
 
-def test_a_first_frame_beside_general_images_is_refused_before_anything_is_sent() -> None:
-    with pytest.raises(Failed) as failed:
-        play(XAI.submit(images(picture(), picture("general")), TARGET, {}, "job_1-1"), nowhere)
-    fault = failed.value.fault
-    assert (failed.value.certain, fault.code, fault.field) == (True, "unsupported_feature", "inputs")
+def option(name: str, value: JSON) -> dict[str, Any]:
+    return {"provider_options": {name: value}}
 
 
 @pytest.mark.parametrize(
     ("model", "spec", "field"),
     [
-        (IMAGINE, msgspec.structs.replace(WORDS, negative_prompt="rain"), "negative_prompt"),
-        (IMAGINE, msgspec.structs.replace(WORDS, seed=7), "seed"),
-        (IMAGINE, msgspec.structs.replace(WORDS, fps=24.0), "fps"),
-        (IMAGINE, msgspec.structs.replace(WORDS, generate_audio=False), "generate_audio"),
-        (IMAGINE, msgspec.structs.replace(WORDS, duration_seconds=16.0), "duration_seconds"),
-        (IMAGINE, msgspec.structs.replace(WORDS, duration_seconds=2.5), "duration_seconds"),
-        (IMAGINE, msgspec.structs.replace(WORDS, aspect_ratio="21:9"), "aspect_ratio"),
-        (IMAGINE, msgspec.structs.replace(WORDS, resolution="1080p"), "resolution"),
-        (IMAGINE, msgspec.structs.replace(WORDS, provider_options={"image": "x"}), "provider_options.image"),
-        (IMAGINE, images(picture("last_frame")), "inputs"),
-        (IMAGINE, images(picture("style")), "inputs"),
-        (IMAGINE, images(picture("first_frame"), picture("first_frame")), "inputs"),
-        (IMAGINE, images(*[picture("general")] * 8), "inputs"),
-        (NEWER, images(picture("general")), "inputs"),
-        (IMAGINE, VideoSpec(operation=ImageToVideo(), inputs=(picture(),)), "prompt"),
+        (OLDER, words(negative_prompt="rain"), "negative_prompt"),
+        (OLDER, words(seed=7), "seed"),
+        (OLDER, words(fps=24.0), "fps"),
+        (OLDER, words(generate_audio=False), "generate_audio"),
+        (OLDER, words(duration_seconds=16.0), "duration_seconds"),
+        (OLDER, words(duration_seconds=2.5), "duration_seconds"),
+        (OLDER, words(aspect_ratio="21:9"), "aspect_ratio"),
+        (OLDER, words(resolution="1080p"), "resolution"),
+        (OLDER, words(resolution="854x480"), "resolution"),
+        (OLDER, words(resolution="720x720"), "resolution"),
+        (OLDER, words(prompt="a" * 4_097), "prompt"),
+        (OLDER, words(**option("image", "x")), "provider_options.image"),
+        (OLDER, words(**option("storage_options", {"filename": "a"})), "provider_options.storage_options"),
+        (OLDER, words(**option("storage_expires_after", 3_599)), "provider_options.storage_expires_after"),
+        (OLDER, words(**option("storage_expires_after", 2_592_001)), "provider_options.storage_expires_after"),
+        (OLDER, by_images(ONE, **option("voice_1", "eve")), "provider_options.voice_1"),
+        (NEWER, words(**option("voice_1", "eve")), "provider_options.voice_1"),
+        (NEWER, by_images(ONE, resolution="1080p"), "resolution"),
+        (NEWER, edited(clip()), "inputs"),
+        (NEWER, extended(clip()), "operation"),
+        (OLDER, framed(picture("first_frame"), picture("last_frame")), "inputs"),
+        (OLDER, framed(picture("first_frame"), picture("style")), "inputs"),
+        (OLDER, framed(picture("first_frame"), picture("first_frame")), "inputs"),
+        (OLDER, framed(picture(media_type="image/gif")), "inputs[0]"),
+        (OLDER, by_images(*[ONE] * 4, *[TWO] * 4), "inputs"),
+        (OLDER, framed(picture(), prompt=""), "prompt"),
+        (OLDER, edited(clip(), duration_seconds=5.0), "duration_seconds"),
+        (OLDER, edited(clip(), resolution="720p"), "resolution"),
+        (OLDER, edited(clip(), aspect_ratio="16:9"), "aspect_ratio"),
+        (OLDER, edited(clip(8.8)), "inputs[0]"),
+        (OLDER, edited(clip(media_type="video/quicktime")), "inputs[0]"),
+        (OLDER, edited(clip(), ONE), "inputs"),
+        (OLDER, extended(clip(1.9)), "inputs[0]"),
+        (OLDER, extended(clip(15.1)), "inputs[0]"),
+        (OLDER, extended(clip(), duration_seconds=1.0), "duration_seconds"),
+        (OLDER, extended(clip(), duration_seconds=11.0), "duration_seconds"),
+        (OLDER, extended(clip(), resolution="480p"), "resolution"),
+        (OLDER, extended(clip(), **option("user", "u-7")), "provider_options.user"),
     ],
 )
-def test_what_the_wire_cannot_say_is_refused_by_name(model: Model, spec: VideoSpec, field: str) -> None:
+def test_what_the_wire_cannot_say_is_refused_by_name(model: str, spec: VideoSpec, field: str) -> None:
     with pytest.raises(BadRequest) as refused:
-        normalise(spec, model)
+        fitted(spec, model)
     assert refused.value.field == field
 
 
-def test_only_the_newer_model_makes_1080p() -> None:
-    assert normalise(msgspec.structs.replace(WORDS, resolution="fhd"), NEWER).resolution == "1080p"
+def test_seven_references_and_clips_of_the_longest_kind_are_taken() -> None:
+    assert len(fitted(by_images(*[ONE] * 4, *[TWO] * 3)).inputs) == 7
+    assert fitted(edited(clip(8.7))).duration_seconds is None
+    assert fitted(extended(clip(15.0))).duration_seconds == 6.0
+    assert fitted(edited(clip(None))).inputs[0].duration_seconds is None
 
 
 @pytest.mark.parametrize(
-    ("model", "spec", "most_ticks"),  # the page's prices, worst case of the request
+    ("model", "spec", "micro_usd"),  # by the page's prices
     [
-        (IMAGINE, normalise(WORDS, IMAGINE), 8 * 500_000_000),
-        (IMAGINE, msgspec.structs.replace(WORDS, duration_seconds=15.0, resolution="720p"), 15 * 700_000_000),
-        (IMAGINE, msgspec.structs.replace(images(*[picture("general")] * 7), duration_seconds=1.0), 840_000_000),
-        (NEWER, msgspec.structs.replace(images(picture()), duration_seconds=1.0), 2_600_000_000),
+        (OLDER, words(), 400_000),
+        (OLDER, words(duration_seconds=15.0, resolution="720p"), 1_050_000),
+        (OLDER, framed(picture(), duration_seconds=1.0), 52_000),
+        (OLDER, by_images(*[ONE] * 7, duration_seconds=1.0), 64_000),
+        (NEWER, words(duration_seconds=1.0), 80_000),
+        (NEWER, framed(picture(), duration_seconds=2.0, resolution="1080p"), 510_000),
+        (NEWER, by_images(ONE, TWO, duration_seconds=1.0, resolution="720p"), 160_000),
     ],
 )
-def test_an_estimate_is_dated_and_never_too_little(model: Model, spec: VideoSpec, most_ticks: int) -> None:
-    money = estimate(spec, model)
+def test_an_estimate_is_dated_and_exact(model: str, spec: VideoSpec, micro_usd: int) -> None:
+    money = estimate(*fit(spec, rows_of(XAI, model)))
     assert money is not None
-    assert money.micro_usd * 10_000 >= most_ticks
-    assert money.as_of == "2026-11-06"
+    assert (money.micro_usd, money.as_of) == (micro_usd, "2026-11-06")
+
+
+def test_what_a_changed_clip_costs_is_unknown_and_not_nothing() -> None:
+    for spec in (edited(clip()), extended(clip())):
+        assert estimate(*fit(spec, rows_of(XAI, OLDER))) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [("xai", OLDER), ("grok", OLDER), (OLDER, OLDER), (f"x-ai/{NEWER}", NEWER), (f"grok/{NEWER}-preview", NEWER)],
+)
+def test_it_answers_to_its_other_names(name: str, model: str) -> None:
+    provider, rows = route(name, {"xai": XAI})
+    assert (provider, {row.id for row in rows}) == ("xai", {model})
 
 
 def test_nothing_needs_preparing() -> None:
     assert not needs_prepare(XAI, WORDS, TARGET)
-    assert not needs_prepare(XAI, images(picture()), TARGET)
+    assert not needs_prepare(XAI, edited(clip()), TARGET)
 
 
 # ── What a submit may answer ──────────────────────────────────────────────────────────────────────────────────────────
@@ -319,6 +440,21 @@ def test_a_price_that_is_not_said_is_not_made_up(usage: object) -> None:
     assert done == Done((Output(RESULT),), cost=None)
 
 
+def test_a_file_that_is_stored_is_named_and_taken_where_there_is_no_address() -> None:
+    kept = {"file_output": {"file_id": "file_7de029f4", "filename": "a.mp4"}, "respect_moderation": True}
+    named = {"file_id": "file_7de029f4"}
+    both = asked(reply(200, {"status": "done", "video": {"url": RESULT, **kept}}))
+    assert both == Done((Output(RESULT),), metadata=named)
+    alone = asked(reply(200, {"status": "done", "video": {"url": "", **kept}}))
+    assert alone == Done((Output("files/file_7de029f4/content"),), metadata=named)
+
+
+@pytest.mark.parametrize("file_id", [None, "", "../models", "a?b=cdefghij"])
+def test_a_file_with_a_name_that_is_none_is_asked_for_nowhere(file_id: str | None) -> None:
+    answer = reply(200, {"status": "done", "video": {"url": "", "file_output": {"file_id": file_id}}})
+    assert (broken(answer).fault.code, broken(answer).billed) == ("bad_answer", "yes")
+
+
 @pytest.mark.parametrize("status", [{}, {"status": None}, {"status": ""}])
 def test_an_older_answer_without_a_status_is_done_once_it_has_a_file(status: dict[str, object]) -> None:
     assert asked(reply(200, {**status, "video": {"url": RESULT}})) == Done((Output(RESULT),))
@@ -400,8 +536,10 @@ def test_trouble_with_the_question_says_nothing_about_the_job(answer: Response, 
     assert failed.value.fault.code == code
 
 
-def test_an_unknown_request_has_vanished() -> None:
+def test_an_unknown_request_has_vanished_when_they_say_so_themselves() -> None:
     assert asked(reply(404, {"code": "not-found", "error": "Not found."})) == Vanished()
+    with pytest.raises(Failed):
+        asked(reply(404, b"<html>not found</html>"))
 
 
 @pytest.mark.parametrize("id", ["", "../generations", "aaaa/bbbb", "aaaa bbbb", "aaaa?x=111", "a" * 129])

@@ -9,19 +9,31 @@ import msgspec
 import pytest
 
 from rushes.adapters.base import Ask, Broken, Done, Failed, Request, Response, Unfinished, Vanished, play
-from rushes.adapters.capabilities import Model, estimate, normalise
-from rushes.adapters.xai import ID, MODELS, Xai
+from rushes.adapters.capabilities import Model
+from rushes.adapters.fit import estimate, normalise
+from rushes.adapters.xai import EDITED, EXTENDED, ID, MODELS, WORDS, Xai
 from rushes.emulators.xai import XaiTwin
 from rushes.units import AssetRef, Handle
-from rushes.video import ImageToVideo, Input, Target, TextToVideo, VideoSpec
+from rushes.video import Extend, ImageToVideo, Input, MultiImage, Target, TextToVideo, VideoSpec, VideoToVideo
 
 BASE = "https://api.x.ai/v1"
 XAI = Xai()
-IMAGINE, NEWER = MODELS
-WORDS = VideoSpec(prompt="a lake", operation=TextToVideo())
+LAKE = VideoSpec(prompt="a lake", operation=TextToVideo())
 IMAGE = AssetRef("inputs/p", "ab" * 32, 5, "image/png")
+CLIP = Input(type="video", role="source", asset=AssetRef("inputs/c", "cd" * 32, 5, "video/mp4"), duration_seconds=5.0)
+SPECS = {
+    "text-to-video": LAKE,
+    "image-to-video": VideoSpec(prompt="a lake", operation=ImageToVideo(), inputs=(Input(asset=IMAGE),)),
+    "multi-image": VideoSpec(
+        prompt="a lake", operation=MultiImage(), inputs=tuple(Input(role="style", asset=IMAGE) for _ in range(7))
+    ),
+    "video-to-video": VideoSpec(prompt="a lake", operation=VideoToVideo(), inputs=(CLIP,)),
+    "extend": VideoSpec(prompt="a lake", operation=Extend(), inputs=(CLIP,)),
+}
 PICTURE = {"url": "data:image/png;base64,AAAA"}
+VIDEO = {"url": "https://host/a.mp4"}
 BODY: dict[str, object] = {"model": "grok-imagine-video", "prompt": "a lake"}
+NEWER = {"model": "grok-imagine-video-1.5"}
 
 
 class Wire:
@@ -37,11 +49,11 @@ class Wire:
         url = ask.url if "://" in ask.url else BASE + ask.url
         return self.twin.handle(msgspec.structs.replace(ask, url=url, headers=headers), self.now)
 
-    def submit(self, spec: VideoSpec = WORDS, model: Model = IMAGINE) -> Handle:
+    def submit(self, spec: VideoSpec = LAKE, model: Model = WORDS) -> Handle:
         return play(XAI.submit(normalise(spec, model), target(model.id), {}, "job_1-1"), self)
 
-    def ask(self, body: dict[str, object] | None) -> Response:
-        return self(Request(method="POST", url="/videos/generations", body=body))
+    def ask(self, body: dict[str, object] | None, what: str = "generations") -> Response:
+        return self(Request(method="POST", url=f"/videos/{what}", body=body))
 
     def status(self, handle: Handle, at: float) -> object:
         self.now = at
@@ -118,7 +130,7 @@ def test_a_request_expires_and_is_forgotten() -> None:
 )
 def test_words_decide_how_it_ends(word: str, code: str, billed: str) -> None:
     wire = Wire()
-    handle = wire.submit(msgspec.structs.replace(WORDS, prompt=f"a {word} lake"))
+    handle = wire.submit(msgspec.structs.replace(LAKE, prompt=f"a {word} lake"))
     assert wire.status(handle, 1_050.0) == Unfinished(1, "pending")
     ended = wire.status(handle, 1_100.0)
     assert isinstance(ended, Broken)
@@ -135,36 +147,56 @@ def test_a_picture_without_a_prompt_is_taken_and_gets_its_verdict_later() -> Non
     assert verdict.fault.code == "invalid_input"
 
 
-@pytest.mark.parametrize(
-    ("model", "inputs"),
-    [
-        (IMAGINE, ()),
-        (IMAGINE, (Input(asset=IMAGE),)),
-        (IMAGINE, tuple(Input(role="general", asset=IMAGE) for _ in range(7))),
-        (NEWER, ()),
-        (NEWER, (Input(asset=IMAGE),)),
-    ],
-)
-def test_whatever_the_adapters_data_admits_is_known_to_the_twin_and_costs_no_more_than_was_estimated(
-    model: Model, inputs: tuple[Input, ...]
-) -> None:
-    """Two tables written apart: the adapter's limits and the twin's."""
-    spec = VideoSpec(prompt="p", operation=ImageToVideo() if inputs else TextToVideo(), inputs=inputs)
-    shapes = [(ratio, "480p") for ratio in model.aspect_ratios] + [("16:9", lines) for lines in model.resolutions]
-    for seconds in (1.0, 15.0):
-        for ratio, lines in shapes:
-            wishes = {"duration_seconds": seconds, "aspect_ratio": ratio, "resolution": lines}
-            asked = msgspec.structs.replace(spec, **wishes, provider_options={"user": "u"})
-            wire = Wire()
-            cost, most = done(wire, wire.submit(asked, model)).cost, estimate(asked, model)
-            assert cost is not None
-            assert most is not None
-            assert cost.micro_usd <= most.micro_usd
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: f"{model.id} {model.operations[0]}")
+def test_every_operation_ends_in_a_clip_that_costs_what_was_estimated(model: Model) -> None:
+    """Two tables of prices, written apart: the adapter's and the twin's. What is not known costs something, too."""
+    for lines in model.resolutions or (None,):
+        wire = Wire()
+        asked = msgspec.structs.replace(SPECS[model.operations[0]], resolution=lines)
+        ended, most = done(wire, wire.submit(asked, model)), estimate(normalise(asked, model), model)
+        assert wire.get(ended.outputs[0].url).body == b"0123456789"
+        assert ended.cost is not None
+        assert ended.cost.micro_usd > 0
+        assert most is None or ended.cost.micro_usd == most.micro_usd
+        assert (most is None) == (model in (EDITED, EXTENDED))
+
+
+@pytest.mark.parametrize("word", ["lake", "linkless"])
+def test_a_result_that_was_to_be_stored_is_there_with_the_key_alone(word: str) -> None:
+    wire = Wire(XaiTwin(clip=b"0123456789", key="right-key"), "right-key")
+    asked = msgspec.structs.replace(LAKE, prompt=f"a {word}", provider_options={"storage_expires_after": 3_600})
+    ended = done(wire, wire.submit(asked))
+    url = f"/files/{ended.metadata['file_id']}/content"
+    assert (ended.outputs[0].url == url[1:]) == (word == "linkless")
+    assert wire.get(url).body == b"0123456789"
+    wire.now = 1_099.0
+    assert wire.get(url).status == 404  # not yet
+    wire.now = 1_000.0 + 3_600.0
+    assert wire.get(url).status == 404  # no longer
+    wire.now, wire.token = 1_100.0, ""
+    assert wire.get(url).status == 401
+
+
+def test_a_clip_without_an_address_that_is_not_stored_is_lost() -> None:
+    wire = Wire()
+    ended = wire.status(wire.submit(msgspec.structs.replace(LAKE, prompt="linkless")), 1_100.0)
+    assert isinstance(ended, Broken)
+    assert (ended.fault.code, ended.billed) == ("bad_answer", "yes")
+
+
+def test_a_public_address_of_a_stored_file_cannot_be_made_here_and_that_is_said() -> None:
+    wire = Wire()
+    started = wire.ask({**BODY, "storage_options": {"filename": "a.mp4", "public_url": True}})
+    request_id = msgspec.json.decode(started.body, type=dict[str, str])["request_id"]
+    wire.now = 1_100.0
+    video = msgspec.json.decode(wire.get(f"/videos/{request_id}").body)["video"]
+    assert video["file_output"].keys() == {"file_id", "filename", "public_url_error"}
+    assert request_id not in video["file_output"]["file_id"]
 
 
 def test_the_price_is_told_in_ticks() -> None:
     wire = Wire()
-    one_second = msgspec.structs.replace(WORDS, duration_seconds=1.0)
+    one_second = msgspec.structs.replace(LAKE, duration_seconds=1.0)
     cost = done(wire, wire.submit(one_second)).cost
     assert cost is not None
     assert (cost.units, cost.micro_usd) == (500_000_000.0, 50_000)
@@ -192,7 +224,18 @@ def test_the_price_is_told_in_ticks() -> None:
         ({"image": {}}, 400),
         ({"reference_images": [PICTURE] * 8}, 400),
         ({"reference_images": ["https://host/a.png"]}, 400),
-        ({"model": "grok-imagine-video-1.5", "resolution": "1080p", "reference_images": [PICTURE]}, 400),
+        ({**NEWER, "resolution": "1080p", "reference_images": [PICTURE]}, 400),
+        ({"video": VIDEO}, 400),
+        ({"reference_audios": [{"voice_id": "eve"}], "reference_images": [PICTURE]}, 400),
+        ({**NEWER, "reference_audios": [{"voice_id": "eve"}]}, 400),
+        ({**NEWER, "reference_audios": [{"voice_id": "eve"}] * 4, "reference_images": [PICTURE]}, 400),
+        ({**NEWER, "reference_audios": ["eve"], "reference_images": [PICTURE]}, 400),
+        ({"storage_options": {}}, 400),
+        ({"storage_options": {"expires_after": 3_600}}, 400),
+        ({"storage_options": {"filename": "a.mp4", "expires_after": 3_599}}, 400),
+        ({"storage_options": {"filename": "a.mp4", "expires_after": 2_592_001}}, 400),
+        ({"storage_options": {"filename": "a.mp4", "folder": "b"}}, 400),
+        ({"storage_options": "a.mp4"}, 422),
     ],
 )
 def test_wrong_input_is_refused_before_any_charge(change: dict[str, object], status: int) -> None:
@@ -203,6 +246,47 @@ def test_wrong_input_is_refused_before_any_charge(change: dict[str, object], sta
     assert wire.twin.charges == []
 
 
+@pytest.mark.parametrize("what", ["edits", "extensions"])
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"video": None}, 422),
+        ({"video": {}}, 400),
+        ({"video": PICTURE}, 400),
+        ({"video": {"url": "http://host/a.mp4"}}, 400),
+        ({"prompt": ""}, 400),
+        ({"resolution": "720p"}, 400),
+        ({"aspect_ratio": "16:9"}, 400),
+        ({"image": PICTURE}, 400),
+        (NEWER, 400),
+        ({"model": "grok"}, 404),
+    ],
+)
+def test_wrong_input_of_a_change_is_refused_before_any_charge(
+    what: str, change: dict[str, object], status: int
+) -> None:
+    wire = Wire()
+    assert wire.ask({**BODY, "video": VIDEO, **change}, what).status == status
+    assert wire.ask(BODY, what).status == 400
+    assert wire.twin.charges == []
+    assert wire.ask({**BODY, "video": VIDEO}, what).status == 200
+
+
+def test_an_edit_has_no_length_and_an_extension_no_user() -> None:
+    wire = Wire()
+    assert wire.ask({**BODY, "video": VIDEO, "duration": 5}, "edits").status == 400
+    assert wire.ask({**BODY, "video": VIDEO, "user": "u-7"}, "extensions").status == 400
+    assert wire.twin.charges == []
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(1, "invalid_input"), (11, "invalid_input"), (2, ""), (10, "")])
+def test_an_extension_of_a_wrong_length_is_taken_and_gets_its_verdict_later(seconds: int, code: str) -> None:
+    wire = Wire()
+    started = wire.ask({**BODY, "video": VIDEO, "duration": seconds}, "extensions")
+    ended = wire.status(Handle(msgspec.json.decode(started.body, type=dict[str, str])["request_id"]), 1_100.0)
+    assert (ended.fault.code if isinstance(ended, Broken) else "") == code
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -210,7 +294,9 @@ def test_wrong_input_is_refused_before_any_charge(change: dict[str, object], sta
         {"image": {"url": "https://host/a.png"}},
         {"image": {"file_id": "file-1"}},
         {"reference_images": [PICTURE] * 7},
-        {"model": "grok-imagine-video-1.5", "resolution": "1080p"},
+        {**NEWER, "resolution": "1080p"},
+        {**NEWER, "reference_audios": [{"voice_id": "eve"}] * 3, "reference_images": [PICTURE]},
+        {"storage_options": {"filename": "a.mp4", "expires_after": 2_592_000, "public_url": {"expires_after": 3_600}}},
         {"prompt": "a" * 4_096},
     ],
 )
@@ -223,14 +309,14 @@ def test_right_input_is_taken_and_charged_once(change: dict[str, object]) -> Non
 def test_a_body_that_is_no_json_and_a_path_that_is_none_are_refused() -> None:
     wire = Wire()
     assert wire.ask(None).status == 415
-    for method, url in (("POST", "/videos/edits"), ("DELETE", "/videos/a"), ("GET", "/videos"), ("GET", "/videos/a")):
+    for method, url in (("POST", "/videos/remixes"), ("DELETE", "/videos/a"), ("GET", "/videos"), ("GET", "/videos/a")):
         assert wire(Request(method=method, url=url, body=BODY)).status == 404
     assert wire.twin.charges == []
 
 
 @pytest.mark.parametrize(("token", "status"), [("", 401), ("wrong-key", 400)])
 def test_a_missing_key_is_a_401_and_a_wrong_one_a_400(token: str, status: int) -> None:
-    wire = Wire(XaiTwin(clip=b"", token="right-key"), token)
+    wire = Wire(XaiTwin(clip=b"", key="right-key"), token)
     reply = wire.ask(BODY)
     assert reply.status == status
     assert b"wrong-key" not in reply.body
@@ -241,7 +327,7 @@ def test_a_missing_key_is_a_401_and_a_wrong_one_a_400(token: str, status: int) -
 
 
 def test_the_right_key_is_let_in_and_results_need_none() -> None:
-    wire = Wire(XaiTwin(clip=b"clip", token="right-key"), "right-key")
+    wire = Wire(XaiTwin(clip=b"clip", key="right-key"), "right-key")
     url = done(wire, wire.submit()).outputs[0].url
     wire.token = ""
     assert wire.get(url).body == b"clip"
@@ -282,8 +368,10 @@ def test_the_ledger_tells_what_came_and_what_was_charged() -> None:
     wire = Wire()
     handle = wire.submit()
     wire.status(handle, 1_001.0)
-    assert [(line.at, line.what, line.about) for line in wire.twin.ledger] == [
-        (1_000.0, "request", "POST /v1/videos/generations"),
-        (1_000.0, "charge", handle.id),
-        (1_001.0, "request", f"GET /v1/videos/{handle.id}"),
+    assert [(line.at, line.about, line.status) for line in wire.twin.ledger.requests] == [
+        (1_000.0, "POST /v1/videos/generations", 200),
+        (1_001.0, f"GET /v1/videos/{handle.id}", 202),
     ]
+    (charge,) = wire.twin.ledger.charges
+    assert (charge.at, charge.job, charge.unit, charge.amount) == (1_000.0, handle.id, "ticks", 8 * 500_000_000)
+    assert charge.micro_usd == 400_000

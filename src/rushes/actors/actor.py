@@ -6,8 +6,12 @@ The actor knows no video, no HTTP and no provider, and it is the only thing here
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Final
+import sys
+from collections.abc import Hashable, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+from msgspec.structs import force_setattr
 
 from rushes.actors import codec
 from rushes.actors import messages as m
@@ -19,6 +23,12 @@ from rushes.eventstore.base import Birth, Head, Recorded, Stored, Write
 from rushes.faults import CommandRejected, Fault, Unavailable
 
 KIND: Final = "job"
+MAX_COMMON: Final = 4_096  # parts that are known to be common to jobs
+_COMMON: Final[dict[type[Event], Sequence[str]]] = {
+    m.JobRequested: ("route",),
+    m.SubmissionStarted: ("incarnation", "target", "max_cost", "terms"),
+}
+_NOTHING: Final[dict[str, Any]] = {}
 _USERS = (m.Generate, m.Poll, m.Cancel, m.Collect, m.Resubmit, m.GiveUp)
 
 
@@ -90,7 +100,7 @@ class Actor:
     )
 
     def __init__(self, name: str, tenant: str, stream: int | None = None) -> None:
-        self.name, self.tenant, self.stream = name, tenant, stream
+        self.name, self.tenant, self.stream = name, sys.intern(tenant), stream
         self.job: Job = New()
         self.version = 0
         self.born_at = 0.0
@@ -111,7 +121,7 @@ class Actor:
         """Become what the log says. Raises BadEvent, or anything where the events do not follow each other."""
         job: Job = New()
         for recorded in history:
-            job = evolve(job, codec.decode(recorded), recorded.at)
+            job = evolve(job, _shared(codec.decode(recorded)), recorded.at)
         self.job = job
         if history:
             self.version, self.born_at, self.at = history[-1].version, history[0].at, history[-1].at
@@ -146,6 +156,22 @@ class Actor:
     def unavailable(self, detail: str) -> Unavailable:
         """Why nothing can be done now, in the job's name."""
         return Unavailable(detail, job_id=self.name, billed=billed_word(self.job))
+
+
+def _shared(event: Event) -> Event:
+    """The same event, just decoded: what it has in common with other jobs' is in memory once."""
+    for field in _COMMON.get(type(event), ()):
+        force_setattr(event, field, _first_like(getattr(event, field)))
+    if isinstance(event, m.JobRequested) and not event.spec.provider_options:
+        force_setattr(event.spec, "provider_options", _NOTHING)
+    elif isinstance(event, m.SubmissionAccepted) and not event.handle.extra:
+        force_setattr(event.handle, "extra", _NOTHING)
+    return event
+
+
+@lru_cache(MAX_COMMON)
+def _first_like(part: Hashable) -> Hashable:
+    return part
 
 
 def head_of(job: Job) -> Head:

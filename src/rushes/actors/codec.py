@@ -111,6 +111,9 @@ decode: Final = JOBS.decode
 
 
 def encode(event: Event, at: float, cause: Command) -> NewEvent:
-    """An event on its way into the log, with the command that caused it in its meta."""
+    """An event on its way into the log, with the command that caused it, and its exchanges, in its meta."""
     name, v = JOBS.current[type(event)]
-    return NewEvent(name, v, at, _encode(event), _encode({"cmd": type(cause).__name__}))
+    meta: dict[str, object] = {"cmd": type(cause).__name__}
+    if cause.exchanges:
+        meta["x"] = cause.exchanges
+    return NewEvent(name, v, at, _encode(event), _encode(meta))

@@ -62,34 +62,39 @@ def decide(command: Command, job: Job, now: float) -> list[Event]:
     Raises:
         CommandRejected: a user's command makes no sense in this phase.
     """
-    match job, command:
-        case New(), m.Generate(request=request):
-            return [request]
-        case New(), _:
-            raise CommandRejected("There is no such job.")
-        case _, m.Generate():
+    if isinstance(job, New):
+        if isinstance(command, m.Generate):
+            return [command.request]
+        raise CommandRejected("There is no such job.")
+    match command:
+        case m.Generate():
             raise CommandRejected("This job exists already: a retry is a new job.")
-        case _, m.Collect(handle=given):
+        case m.Collect(handle=given):
             return _collect(job, given, now)
-        case _, m.Poll() | m.Wake():
+        case m.Poll() | m.Wake():
             return _overdue(job, now)
-        case Running(), m.RecordTrouble(fault=fault):
-            return _detached(job, now, fault)
-        case _, m.RecordTrouble():
-            return []
-        case Queued(), _:
-            return _queued(command, job, now)
-        case Submitting(), _:
-            return _submitting(command, job, now)
-        case InDoubt(), _:
-            return _in_doubt(command, job, now)
-        case Running(), _:
+        case m.RecordTrouble(fault=fault):
+            return _detached(job, now, fault) if isinstance(job, Running) else []
+        case _:
+            return _in_phase(command, job, now)
+
+
+def _in_phase(command: Command, job: Job, now: float) -> list[Event]:
+    """What means something else in every phase."""
+    match job:
+        case Running():
             return _running(command, job, now)
-        case Storing(), _:
+        case Queued():
+            return _queued(command, job, now)
+        case Submitting():
+            return _submitting(command, job, now)
+        case InDoubt():
+            return _in_doubt(command, job, now)
+        case Storing():
             return _storing(command, job)
-        case Parked(), _:
+        case Parked():
             return _parked(command, job, now)
-        case _, m.Resubmit() | m.GiveUp():
+        case _ if isinstance(command, m.Resubmit | m.GiveUp):
             raise _rejected(job, f"The job has {_ending(job)} for good: `retry` makes a new one.")
         case _:
             return []
@@ -605,6 +610,7 @@ def _job_succeeded(job: Storing, event: m.JobSucceeded, _: float) -> Job:
         cost=job.finished.cost,
         metadata=job.finished.metadata,
         missing=event.missing,
+        handle=job.handle,
     )
 
 

@@ -100,7 +100,8 @@ class Places:
     def free(self) -> None:
         """Give one back: it is kept for whoever waited longest."""
         self.taken -= 1
-        self._next()
+        if self._waiting:
+            self._next()
 
     def forget(self, stream: int) -> None:
         """The stream has nothing to do here any more: what was kept for it goes to the next."""
@@ -122,7 +123,7 @@ class Places:
         self._kept.clear()
 
     def _has_room(self, now: float) -> bool:
-        return self.taken < self.at_once and now >= self._opens_at
+        return self.taken < self.at_once and now >= self._closed_until and now >= self._paced_until
 
     def _let_go(self, now: float) -> None:
         self.taken += 1

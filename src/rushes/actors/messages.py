@@ -10,7 +10,8 @@ from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
-from rushes.adapters.base import CancelAnswer, Output, Prepared, Terms
+from rushes.adapters.base import CancelAnswer, Output, Prepared
+from rushes.adapters.capabilities import Terms
 from rushes.faults import Fault
 from rushes.units import AssetRef, Billed, Handle, Money
 from rushes.video import Probe, Take, Target, VideoSpec
@@ -35,6 +36,7 @@ class JobRequested(Event, frozen=True, kw_only=True):
     sent_sha256: str = ""  # of the same as it was sent, with media by address: known without fetching anything
     idempotency_key: str = ""
     parent: str = ""  # the job this one retries or forks
+    asked: str = ""  # the model as the caller wrote it, where that is an alias
     at_least_once: int = 0  # new attempts allowed while an earlier one is in doubt
 
 
@@ -203,6 +205,8 @@ TYPES: Final[dict[type[Event], str]] = {
 
 class Command(Struct, frozen=True, gc=False, kw_only=True):
     """Something a job is asked to do, or told."""
+
+    exchanges: tuple[int, ...] = ()  # with a provider, that this is told from: their ids in the flight record
 
 
 class Generate(Command, frozen=True, kw_only=True):
@@ -495,6 +499,7 @@ class Succeeded(Ended, frozen=True, kw_only=True):
     cost: Money | None
     metadata: dict[str, str]
     missing: int
+    handle: Handle  # some providers take their own clips as inputs by it
 
 
 class Failed(Ended, frozen=True, kw_only=True):

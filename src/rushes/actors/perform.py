@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -20,21 +21,29 @@ from rushes.adapters.base import (
     Broken,
     Done,
     Failed,
+    Flow,
+    FlowName,
     Outcome,
+    Recorder,
     Request,
+    Sink,
     Stopped,
+    Tap,
     Transport,
     Unfinished,
     Vanished,
     body_digest,
     drive,
 )
-from rushes.adapters.capabilities import estimate, model_of
+from rushes.adapters.catalogue import row_of
+from rushes.adapters.fit import estimate
 from rushes.assets import Assets, StorageTrouble, WrongSize, take_key
-from rushes.faults import Fault, RushesError
+from rushes.faults import BadRequest, Fault, RushesError
 from rushes.media import MediaTrouble, Unexamined
 from rushes.units import AssetRef, Clock, submission_key
 from rushes.video import Probe, Take, VideoSpec
+
+T = TypeVar("T")
 
 MAX_REFRESHES = 10  # in a row of addresses that did not live as long as was said, before a take counts as lost
 FRESH_S = 30.0  # a new address may need a moment until it works
@@ -47,10 +56,16 @@ class Performer:
     """Knows the adapters, the transport and the asset store, and turns effects into reports."""
 
     def __init__(
-        self, adapters: Mapping[str, Adapter], transport: Transport, assets: Assets, clock: Clock, probe: ProbeFile
+        self,
+        adapters: Mapping[str, Adapter],
+        transport: Transport,
+        assets: Assets,
+        clock: Clock,
+        probe: ProbeFile,
+        recorder: Recorder | None = None,
     ) -> None:
         self._adapters, self._transport, self._assets, self._clock = adapters, transport, assets, clock
-        self._probe = probe
+        self._probe, self._recorder = probe, recorder
 
     def perform_at_once(self, owed: Owed, job: m.Job, job_id: str, incarnation: str) -> Command | None:
         """Carry out an effect that needs nobody else; None where it does."""
@@ -61,10 +76,12 @@ class Performer:
 
     async def perform(self, owed: Owed, job: m.Job, job_id: str, bad_files: int) -> Command:
         """Carry out one effect. `bad_files` counts the answers to this that were no video."""
+        tap = None if self._recorder is None else self._recorder.tap(job_id, owed.attempt)
         try:
-            return await self._perform(owed, job, job_id, bad_files)
+            report = await self._perform(owed, job, job_id, bad_files, tap)
         except Exception as error:  # noqa: BLE001 - a bug in an adapter must not stop the system, nor lose a paid call
-            return _bug(error, owed, job_id)
+            report = _bug(error, owed, job_id)
+        return replace(report, exchanges=tuple(tap.ids)) if tap is not None and tap.ids else report
 
     def _at_once(self, owed: Owed, job: m.Job, job_id: str, incarnation: str) -> Command | None:
         match owed, job:
@@ -81,29 +98,37 @@ class Performer:
             case _:
                 return None
 
-    async def _perform(self, owed: Owed, job: m.Job, job_id: str, bad_files: int) -> Command:
+    async def _perform(self, owed: Owed, job: m.Job, job_id: str, bad_files: int, tap: Tap | None) -> Command:
         match owed, job:
             case m.Ask(), Running():
-                return await self._ask(job)
+                return await self._ask(job, tap)
             case m.Send(), Sent():
-                return await self._send(job, job_id)
+                return await self._send(job, job_id, tap)
             case m.Prepare(), Queued():
-                return await self._prepare(job)
+                return await self._prepare(job, job_id, tap)
             case m.SendAgain(), Sent():
-                return await self._send_again(job, owed)
+                return await self._send_again(job, owed, tap)
             case m.Look(), Sent():
-                return await self._look(job, owed)
+                return await self._look(job, owed, tap)
             case m.CancelRemote(), Running():
-                return await self._cancel(job, poll_first=owed.poll_first)
+                return await self._cancel(job, tap, poll_first=owed.poll_first)
             case m.Store(), Storing():
-                return await self._store(job, job_id, owed, bad_files)
+                return await self._store(job, job_id, owed, bad_files, tap)
             case _:
                 return m.Wake()
 
-    async def _prepare(self, job: Queued) -> Command:
+    async def _run(
+        self, flow: Flow[T], name: FlowName, job: Queued | Sent, tap: Tap | None, sink: Sink | None = None
+    ) -> T:
+        """A flow over the transport; overheard where there is a tap."""
+        line = self._transport if tap is None else tap.on(self._transport, name)
+        return await drive(flow, line, self._adapters[job.target.provider], job.target, sink)
+
+    async def _prepare(self, job: Queued, job_id: str, tap: Tap | None) -> Command:
         adapter = self._adapters[job.target.provider]
         try:
-            prepared = await drive(adapter.prepare(_spec(job), job.target), self._transport, adapter, job.target)
+            flow = adapter.prepare(_spec(job), job.target, submission_key(job_id, job.attempt))
+            prepared = await self._run(flow, "prepare", job, tap)
         except Failed as failed:
             if failed.certain and not failed.fault.retryable:
                 return m.RecordDenied(attempt=job.attempt, fault=failed.fault)
@@ -113,13 +138,15 @@ class Performer:
     def _permit(self, job: Queued, job_id: str, incarnation: str) -> Command:
         """What the intent will pin, worked out before anything is sent."""
         adapter, spec = self._adapters[job.target.provider], _spec(job)
-        model = model_of(adapter, job.target.model)
         key = submission_key(job_id, job.attempt)
         flow = adapter.submit(spec, job.target, job.prepared or {}, key)
         try:
+            model = row_of(adapter, job.target.model, spec)
             request = next(flow)
         except Failed as failed:
             return m.RecordDenied(attempt=job.attempt, fault=failed.fault)
+        except BadRequest as refused:  # the model was offered when the job was asked for, and is not any more
+            return m.RecordDenied(attempt=job.attempt, fault=refused.faults[0])
         finally:
             flow.close()
         assert isinstance(request, Request)
@@ -132,16 +159,16 @@ class Performer:
             terms=adapter.terms(spec, job.target),
         )
 
-    async def _submit(self, job: Sent) -> m.RecordAccepted:
+    async def _submit(self, job: Sent, tap: Tap | None) -> m.RecordAccepted:
         adapter, queued = self._adapters[job.target.provider], job.queued
         flow = adapter.submit(_spec(queued), job.target, queued.prepared or {}, job.started.key)
-        handle = await drive(flow, self._transport, adapter, job.target)
+        handle = await self._run(flow, "submit", job, tap)
         return m.RecordAccepted(attempt=job.attempt, send=job.started.send, handle=handle)
 
-    async def _send(self, job: Sent, job_id: str) -> Command:
+    async def _send(self, job: Sent, job_id: str, tap: Tap | None) -> Command:
         attempt, send = job.attempt, job.started.send
         try:
-            return await self._submit(job)
+            return await self._submit(job, tap)
         except Failed as failed:
             fault = failed.fault
             if not failed.certain:
@@ -151,58 +178,58 @@ class Performer:
             wait_s = max(fault.retry_after_s or 0.0, backoff_s(job_id, send - 1, attempt))
             return m.RecordRefused(attempt=attempt, send=send, fault=fault, retry_at=self._clock.now() + wait_s)
 
-    async def _send_again(self, job: Sent, owed: m.SendAgain) -> Command:
+    async def _send_again(self, job: Sent, owed: m.SendAgain, tap: Tap | None) -> Command:
         if self._clock.now() >= owed.until:
             return m.Wake()
         try:
-            return await self._submit(job)
+            return await self._submit(job, tap)
         except Failed as failed:  # says nothing about the first send
             return m.RecordTrouble(fault=failed.fault)
 
-    async def _look(self, job: Sent, owed: m.Look) -> Command:
+    async def _look(self, job: Sent, owed: m.Look, tap: Tap | None) -> Command:
         adapter, looked_at = self._adapters[job.target.provider], self._clock.now()
         try:
             flow = adapter.find(job.target, job.started.key, owed.since)
-            handle = await drive(flow, self._transport, adapter, job.target)
+            handle = await self._run(flow, "find", job, tap)
         except Failed as failed:
             return m.RecordTrouble(fault=failed.fault)
         if handle is None:
             return m.RecordAbsent(attempt=owed.attempt, send=owed.send, looked_at=looked_at)
         return m.RecordAccepted(attempt=owed.attempt, send=owed.send, handle=handle)
 
-    async def _status(self, job: Running | Storing) -> Outcome:
+    async def _status(self, job: Running | Storing, tap: Tap | None) -> Outcome:
         adapter = self._adapters[job.target.provider]
-        return await drive(adapter.status(job.handle, job.target), self._transport, adapter, job.target)
+        return await self._run(adapter.status(job.handle, job.target), "status", job, tap)
 
-    async def _ask(self, job: Running) -> Command:
+    async def _ask(self, job: Running, tap: Tap | None) -> Command:
         try:
-            return _outcome(job, await self._status(job))
+            return _outcome(job, await self._status(job, tap))
         except Failed as failed:
             return m.RecordTrouble(fault=failed.fault)
 
-    async def _cancel(self, job: Running, *, poll_first: bool) -> Command:
+    async def _cancel(self, job: Running, tap: Tap | None, *, poll_first: bool) -> Command:
         adapter = self._adapters[job.target.provider]
         try:
-            if poll_first and not isinstance(outcome := await self._status(job), Unfinished):
+            if poll_first and not isinstance(outcome := await self._status(job, tap), Unfinished):
                 return _outcome(job, outcome)
             flow = adapter.cancel(job.handle, job.target)
-            answer = await drive(flow, self._transport, adapter, job.target)
+            answer = await self._run(flow, "cancel", job, tap)
         except Failed as failed:
-            truth = await self._ask(job)  # it may have ended, and then there is nothing left to cancel
+            truth = await self._ask(job, tap)  # it may have ended, and then there is nothing left to cancel
             still = isinstance(truth, m.RecordProgress | m.RecordTrouble)
             return m.RecordTrouble(fault=failed.fault) if still else truth
         return m.RecordCancel(attempt=job.attempt, answer=answer)
 
-    async def _store(self, job: Storing, job_id: str, owed: m.Store, bad_files: int) -> Command:
+    async def _store(self, job: Storing, job_id: str, owed: m.Store, bad_files: int, tap: Tap | None) -> Command:
         adapter, output = self._adapters[job.target.provider], job.outputs[owed.index]
         key = take_key(job.facts.spec.customer_id, job.facts.at, job_id, owed.index)
         try:
             flow = adapter.download(output, job.handle, job.target)
-            asset = await drive(flow, self._transport, adapter, job.target, self._assets.sink(key))
+            asset = await self._run(flow, "download", job, tap, self._assets.sink(key))
             probe = await self._probed(asset)
         except Failed as failed:
             if failed.fault.code == "asset_expired" and self._clock.now() - job.links_at >= FRESH_S:
-                return await self._refresh(job, owed, failed.fault)
+                return await self._refresh(job, owed, failed.fault, tap)
             return m.RecordTrouble(fault=failed.fault)
         except WrongSize as short:
             return m.RecordTrouble(fault=Fault("bad_answer", short.detail, retryable=True))
@@ -223,13 +250,13 @@ class Performer:
         except Unexamined:
             return Probe()
 
-    async def _refresh(self, job: Storing, owed: m.Store, fault: Fault) -> Command:
+    async def _refresh(self, job: Storing, owed: m.Store, fault: Fault, tap: Tap | None) -> Command:
         """The address stopped working: ask for a new one, a few times."""
         lost = m.RecordLost(attempt=job.attempt, index=owed.index, fault=fault)
         if owed.refreshes >= MAX_REFRESHES:
             return lost
         try:
-            outcome = await self._status(job)
+            outcome = await self._status(job, tap)
         except Failed as failed:
             return m.RecordTrouble(fault=failed.fault)
         match outcome:

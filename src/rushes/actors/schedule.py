@@ -6,7 +6,7 @@ from typing import Final
 
 from rushes.actors import messages as m
 from rushes.actors.messages import Owed
-from rushes.adapters.base import Terms
+from rushes.adapters.capabilities import Terms
 from rushes.units import spread
 
 FIRST_RETRY_S: Final = 1.0

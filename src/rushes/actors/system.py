@@ -56,6 +56,7 @@ TAKE_UP_AT_ONCE: Final = 10_000  # unfinished jobs read at the start in one stat
 TAKE_UP_EACH_S: Final = 0.0002  # between their first wakes
 _WAKE: Final = m.Wake()
 _PAID: Final = (m.Send, m.SendAgain)
+_SENDS: Final = (m.AskPermit, *_PAID)
 _CALLS: Final = (m.Ask, m.Look, m.CancelRemote, m.Prepare)
 _WORTH_TELLING: Final = (m.SubmissionAccepted, m.JobSucceeded, m.JobFailed, m.JobCancelled, m.JobParked)
 _NO_PROVIDER: Final = Capabilities(base_url="", base_url_env="", models=())  # of jobs whose adapter is gone
@@ -94,6 +95,7 @@ class System:
         self._loop = asyncio.get_running_loop()
         self._adapters, self._performer, self._clock, self._fence = adapters, performer, clock, fence
         self._release, self._max_idle = release, max_idle
+        self._most_idle = max_idle + min(max_idle, IDLE_AT_ONCE)
         self._rng = rng or random.Random()  # noqa: S311 - tokens must differ, not be secret; the system's own costs a call
         self._incarnation = f"{self._rng.getrandbits(63):016x}"
         self._live: dict[int, Actor] = {}
@@ -348,8 +350,10 @@ class System:
 
     def _take_permit(self, actor: Actor, turn: Turn) -> None:
         """A permit that is free is taken in the turn that makes it owed: one commit instead of two."""
+        if not isinstance(turn.job, m.Queued) or self._stopping or actor.place is not None:
+            return
         owed = pending(turn.job, self._incarnation)
-        if not isinstance(owed, m.AskPermit) or owed.not_before > turn.at or self._stopping or actor.place is not None:
+        if not isinstance(owed, m.AskPermit) or owed.not_before > turn.at:
             return
         sends = self._lane(lane_of(turn.job)).sends
         if sends.take_free():
@@ -537,11 +541,11 @@ class System:
             actor.place = places
         report = self._performer.perform_at_once(owed, actor.job, actor.name, self._incarnation)
         if report is not None:
+            actor.tried_at = self._clock.now()
             self._ended(actor, owed, report)
             return
         if isinstance(owed, m.Send):
             self._begun[actor.stream] = owed.attempt, owed.send
-        self._idle.pop(actor.stream, None)
         actor.effect = owed
         actor.task = self._spawn(self._effect(actor, owed))
 
@@ -555,6 +559,7 @@ class System:
         if isinstance(report, m.RecordAbsent) and isinstance(owed, m.Look):
             report = self._as_old_as_our_waiting(report, owed.since, began - self._doubts.get(actor.stream or 0, began))
         actor.task = actor.effect = None
+        actor.tried_at = self._clock.now()
         self._learn(actor, owed, report)
         self._ended(actor, owed, report)
 
@@ -563,7 +568,6 @@ class System:
         return replace(absent, looked_at=min(absent.looked_at, since + waited_s))
 
     def _ended(self, actor: Actor, owed: Owed, report: Command) -> None:
-        actor.tried_at = self._clock.now()
         if not isinstance(report, m.GrantPermit):  # a permit's place is the send's
             self._free_place(actor)
         if isinstance(report, m.RecordTrouble):
@@ -600,7 +604,7 @@ class System:
                 lane.went_wrong(fault, places)
             case _:
                 lane.went_well()
-                actor.heard_at = self._clock.now()
+                actor.heard_at = actor.tried_at
 
     def _contacted(self, stream: int) -> None:
         for contact in self._contacts.pop(stream, []):
@@ -630,7 +634,7 @@ class System:
         """Nothing moves. The log has all that matters, so whoever has waited longest may leave the memory."""
         assert actor.stream is not None
         self._idle[actor.stream] = None
-        if len(self._idle) > self._max_idle + min(self._max_idle, IDLE_AT_ONCE):
+        if len(self._idle) > self._most_idle:
             for stream in list(islice(self._idle, len(self._idle) - self._max_idle)):
                 del self._idle[stream], self._names[self._live.pop(stream).name]
 
@@ -676,7 +680,7 @@ def _places(owed: Owed, lane: Lane) -> Places | None:
     """Which places the effect is one of, if it is one of any."""
     if isinstance(owed, _CALLS):
         return lane.calls
-    if isinstance(owed, m.AskPermit | m.Send | m.SendAgain):
+    if isinstance(owed, _SENDS):
         return lane.sends
     return lane.fetches if isinstance(owed, m.Store) else None
 

@@ -10,51 +10,22 @@ so a test plays it with bytes, the simulation plays it against a provider's twin
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from rushes.adapters.capabilities import Capabilities
+from rushes.adapters.capabilities import Capabilities, Model, Terms
 from rushes.faults import Code, Fault
 from rushes.units import AssetRef, Billed, Handle, Money
 from rushes.video import Target, VideoSpec
 
 T = TypeVar("T")
-
-DoubtClass = Literal["A", "B", "C", "D", "E"]
-"""What a provider lets us learn about a send whose answer was lost: A server-side idempotency key, B an id of ours that
-can be looked up, C a list that shows a mark of ours, D a callback, E nothing."""
-
-CancelKind = Literal["no", "stops", "destroys"]
-"""no: it cannot be cancelled. stops: a finished take survives a late cancel. destroys: it does not, so poll first."""
-
-
-class PollSchedule(Struct, frozen=True, gc=False, omit_defaults=True):
-    """When to ask again: the time since the start, times `growth`, between the two bounds."""
-
-    min_s: float = 2.0
-    max_s: float = 30.0
-    growth: float = 0.1
-
-    def interval_s(self, elapsed_s: float) -> float:
-        """Seconds until the next poll of a job that has been running for `elapsed_s`."""
-        return min(self.max_s, max(self.min_s, elapsed_s * self.growth))
-
-
-class Terms(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
-    """What holds for one send, pinned in its intent: capabilities may change under a running job, these may not."""
-
-    doubt: DoubtClass
-    cancel: CancelKind = "no"
-    poll: PollSchedule = PollSchedule()
-    key_ttl_s: float = 0.0  # class A: how long the provider remembers the key
-    settle_s: float = 60.0  # class B, C: after this, not found means not there
-    looks_s: tuple[float, ...] = (1.0, 5.0, 20.0, 60.0)  # class B, C: when to look, after the doubt
-    link_ttl_s: float = 3600.0  # how long a result's address works
-    gone_grace_s: float = 60.0  # a 404 this soon after the accept says nothing
-    total_s: float = 3600.0  # after this the job is parked, not failed
 
 
 class Inline(Struct, frozen=True):
@@ -78,7 +49,7 @@ Body: TypeAlias = "Mapping[str, Any] | Sequence[Part] | None"
 
 
 class Request(Struct, frozen=True, kw_only=True):
-    """One HTTP request, as data. `url` is whole, or a path below the adapter's base address."""
+    """One HTTP request, as data. `url` is whole, a path below the adapter's base address, or `@service/path`."""
 
     method: str
     url: str
@@ -96,13 +67,14 @@ class Response(Struct, frozen=True, kw_only=True):
     body: bytes = b""
     headers: Mapping[str, str] = {}
     path: str = ""  # of a file that holds the body instead, where it is large
+    passing: bool = False  # that file goes when the flow that asked has ended: `drive` removes it
 
 
 class Keep(Struct, frozen=True, kw_only=True):
     """Stream an address into our store; the answer is the file's reference."""
 
-    url: str
-    with_credential: bool = False  # send the provider's key along (never across hosts)
+    url: str  # whole, relative to the adapter's base address, or @service/path
+    with_credential: bool = False  # send the provider's key at once, not only where its own host asks for it (401)
     max_bytes: int = 4 * 2**30
 
 
@@ -190,7 +162,7 @@ Prepared: TypeAlias = dict[str, str]
 
 
 class Adapter(Protocol):
-    """One provider. Everything but `name`, `capabilities` and the flows is data in `capabilities`.
+    """One provider: what it can do as data in `capabilities`, and flows. Inherit from it for the usual flows.
 
     Only `submit` may spend: it yields exactly one Request with `spends=True`, and yields nothing after it.
     """
@@ -198,13 +170,21 @@ class Adapter(Protocol):
     name: str
     capabilities: Capabilities
 
-    def terms(self, spec: VideoSpec, target: Target) -> Terms:
-        """What holds for a send of this request: class of doubt, cancelling, schedule, deadlines."""
-        ...
+    def address(self) -> str:
+        """Where relative addresses begin, unless another base address was set."""
+        return self.capabilities.base_url
 
-    def prepare(self, spec: VideoSpec, target: Target) -> Flow[Prepared]:
-        """Uploads and tokens: free, repeatable, any number of requests."""
-        ...
+    def terms(self, spec: VideoSpec, target: Target) -> Terms:  # noqa: ARG002
+        """What holds for a send of this request: class of doubt, cancelling, schedule, deadlines."""
+        return self.capabilities.terms
+
+    def prepare(self, spec: VideoSpec, target: Target, key: str = "") -> Flow[Prepared]:  # noqa: ARG002
+        """Uploads and tokens: free, repeatable, any number of requests. Usually none: files travel in the request.
+
+        `key` is that of the attempt, for a mark that `find` can look for; empty where only the first step is looked at.
+        """
+        yield from ()
+        return {}
 
     def submit(self, spec: VideoSpec, target: Target, prepared: Prepared, key: str) -> Flow[Handle]:
         """Start the paid work. `key` is the same for every send of one attempt."""
@@ -214,21 +194,27 @@ class Adapter(Protocol):
         """How is it? A word that the adapter does not know is Unfinished: a deadline bounds it."""
         ...
 
-    def cancel(self, handle: Handle, target: Target) -> Flow[CancelAnswer]:
-        """Ask the provider to stop."""
-        ...
+    def cancel(self, handle: Handle, target: Target) -> Flow[CancelAnswer]:  # noqa: ARG002
+        """Ask the provider to stop. Where it has no such call the job runs on, and is kept."""
+        yield from ()
+        return "cannot"
 
-    def find(self, target: Target, key: str, since: float) -> Flow[Handle | None]:
+    def find(self, target: Target, key: str, since: float) -> Flow[Handle | None]:  # noqa: ARG002
         """The job that we may have started under `key` at about `since`, for classes B and C."""
-        ...
+        yield from ()
+        return None
 
-    def download(self, output: Output, handle: Handle, target: Target) -> Flow[AssetRef]:
-        """Have one result kept."""
-        ...
+    def download(self, output: Output, handle: Handle, target: Target) -> Flow[AssetRef]:  # noqa: ARG002
+        """Have one result kept. Usually its address is the permission, and the key stays here."""
+        return (yield from keep(Keep(url=output.url)))
 
     def fault(self, reply: Response) -> Fault | None:
         """The provider's own error in this reply, None where it is not one that this provider writes."""
         ...
+
+    def refuses(self, reply: Response, fault: Fault) -> bool:
+        """Whether this error says for certain that nothing was begun: usually its status does."""
+        return reply.status in _CODES or (reply.status == 503 and fault.retry_after_s is not None)
 
 
 class Twin(Protocol):
@@ -259,13 +245,37 @@ class Transport(Protocol):
         ...
 
 
+FlowName = Literal["prepare", "submit", "status", "cancel", "find", "download"]
+
+
+class Tap(Protocol):
+    """Has what one effect of one job exchanges recorded. It never fails and never makes anybody wait."""
+
+    ids: list[int]  # of the exchanges so far
+
+    def on(self, line: Transport, flow: FlowName) -> Transport:
+        """The same line, overheard: before a key is added, and after the answer is there whole."""
+        ...
+
+
+class Recorder(Protocol):
+    """Keeps exchanges, for looking back."""
+
+    def tap(self, job: str, attempt: int) -> Tap:
+        """For one effect of a job, by its public name."""
+        ...
+
+
 async def drive(flow: Flow[T], transport: Transport, adapter: Adapter, target: Target, sink: Sink | None = None) -> T:
     """Run a flow to its end over a transport. Raises Failed: the flow's own, or the transport's."""
+    passing: list[str] = []
     try:
         ask = next(flow)
         while True:
             if isinstance(ask, Request):
-                answer: Answer = await transport.send(adapter, target, ask)
+                reply = await transport.send(adapter, target, ask)
+                passing += [reply.path] if reply.passing else []
+                answer: Answer = reply
             else:
                 assert sink is not None
                 answer = Kept(await transport.keep(adapter, target, ask, sink))
@@ -275,6 +285,8 @@ async def drive(flow: Flow[T], transport: Transport, adapter: Adapter, target: T
         return result
     finally:
         flow.close()
+        for path in passing:
+            Path(path).unlink(missing_ok=True)
 
 
 def needs_prepare(adapter: Adapter, spec: VideoSpec, target: Target) -> bool:
@@ -286,6 +298,14 @@ def needs_prepare(adapter: Adapter, spec: VideoSpec, target: Target) -> bool:
     return True
 
 
+def read(reply: Response, kind: type[T]) -> T | None:
+    """The reply's JSON as `kind`, None where it is something else: for errors, and for answers that may be empty."""
+    try:
+        return msgspec.json.decode(reply.body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
 def reply_json(adapter: Adapter, reply: Response, kind: type[T]) -> T:
     """Decode a good reply, or raise Failed with what the provider (or its gateway) said.
 
@@ -295,10 +315,17 @@ def reply_json(adapter: Adapter, reply: Response, kind: type[T]) -> T:
     if not 200 <= reply.status < 300:
         raise refused(adapter, reply)
     try:
-        return msgspec.json.decode(reply.body, type=kind)
+        return msgspec.json.decode(_content(reply), type=kind)
+    except OSError as error:
+        unread = Fault("storage_failed", "A kept answer could not be read.", retryable=True)
+        raise Failed(unread, certain=False) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         detail = f"{adapter.name} answered {reply.status} with a body that is not what its interface promises."
         raise Failed(Fault("bad_answer", detail, retryable=True), certain=False) from error
+
+
+def _content(reply: Response) -> bytes:
+    return Path(reply.path).read_bytes() if reply.path else reply.body
 
 
 _CODES: dict[int, Code] = {
@@ -331,18 +358,58 @@ def refused(adapter: Adapter, reply: Response) -> Failed:
     wait_s = retry_after_s(reply)
     if wait_s is not None:
         fault = msgspec.structs.replace(fault, retry_after_s=wait_s)
-    certain = reply.status in _CODES or (reply.status == 503 and wait_s is not None)
-    return Failed(fault, certain=certain)
+    return Failed(fault, certain=adapter.refuses(reply, fault))
 
 
 def retry_after_s(reply: Response) -> float | None:
-    """Seconds of a Retry-After header within 0 and a day; None where there is none (dates are left to our back-off)."""
+    """Seconds of a Retry-After header within 0 and a day; None where there is none, or none that can be understood.
+
+    It may be a time (RFC 9110, 10.2.3): then the answer's own Date says how far off it is, as our clock may be another.
+    """
     text = reply.headers.get("retry-after", "").strip()
     try:
-        seconds = float(text)
-    except ValueError:
+        seconds = float(text) if text[:1] in "+-.0123456789" else _http_time(text) - _http_time(reply.headers["date"])
+    except (KeyError, ValueError, OverflowError):
         return None
-    return min(86_400.0, max(0.0, seconds)) if seconds == seconds else None  # noqa: PLR0124 - NaN
+    return min(86_400.0, max(0.0, seconds))
+
+
+def _http_time(text: str) -> float:
+    """Seconds since 1970 of any of HTTP's three forms of a time. Raises ValueError or OverflowError."""
+    at = parsedate_to_datetime(text)
+    return at.replace(tzinfo=at.tzinfo or UTC).timestamp()  # the oldest form names no zone: all are GMT
+
+
+_PRIVATE: Final = re.compile(
+    r"(?i)\b(?:[a-z][a-z0-9+.-]{1,20}://\S+|data:\S+|(?:key_|r8_|sk-|xai-|whsec_|bearer )[\w.+/=-]+"
+    r"|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b)"
+)
+
+
+def plain(text: str | None, most_chars: int = 300) -> str:
+    """Somebody else's words, short, on one line, without addresses, keys and UUIDs: faults are kept and shown."""
+    words = " ".join(_PRIVATE.sub("(left out)", text or "").split())
+    return words[:most_chars] or "no reason given"
+
+
+def handle_of(adapter: Adapter, id: str, shape: re.Pattern[str], extra: Mapping[str, str] | None = None) -> Handle:
+    """A provider's id as a handle. One that could lead elsewhere as part of an address leaves the send in doubt."""
+    if not shape.fullmatch(id):
+        raise Failed(Fault("bad_answer", f"This is not the id of a job at {adapter.name}."), certain=False)
+    return Handle(id, dict(extra or {}))
+
+
+def said(spec: VideoSpec, model: Model) -> dict[str, Any]:
+    """What the wire simply tells of a normalised spec, under its own names (`Model.wire`). Whole numbers are integers.
+
+    Inputs are not among it: each wire has its own form for them. Empty words and absent wishes are left out.
+    """
+    told = {theirs: getattr(spec, ours) for ours, theirs in model.wire.items() if ours in VideoSpec.__struct_fields__}
+    return {name: _whole(value) for name, value in told.items() if value is not None and value != ""}
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def body_digest(request: Request) -> str:

@@ -22,8 +22,13 @@ HostPort: TypeAlias = tuple[str, int]
 GLOBAL_V6: Final = ip_network("2000::/3")  # all that was ever given out; NAT64 and v4-compatible lie outside of it
 TUNNELS_V6: Final = (ip_network("2001::/32"), ip_network("2002::/16"))  # Teredo and 6to4 end at any IPv4 address
 DOCUMENTATION_V6: Final = ip_network("3fff::/20")  # not known to older ipaddress modules
-RELAYS_V4: Final = ip_network("192.88.99.0/24")
-HOST: Final = re.compile(r"[a-z0-9_.:-]{1,253}(?:%[a-z0-9]+)?")
+NOBODYS_V4: Final = (
+    ip_network("192.0.0.0/24"),  # protocols, and a cloud's metadata; older ipaddress modules know only parts of it
+    ip_network("192.88.99.0/24"),  # relays
+    ip_network("168.63.129.16/32"),  # what Azure's machines ask about themselves, though it looks public
+)
+NAME: Final = r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?"  # the resolver raises errors of its own for longer labels
+HOST: Final = re.compile(rf"(?=.{{1,254}}$)(?:{NAME}|[0-9a-f:.]+(?:%[a-z0-9]+)?)")
 
 
 class InsideAddress(PermissionError):
@@ -73,7 +78,7 @@ def is_public(address: str) -> bool:
 
 
 def _is_public_v4(ip: IPv4Address) -> bool:
-    return ip.is_global and not ip.is_multicast and ip not in RELAYS_V4
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in NOBODYS_V4)
 
 
 def _is_public_v6(ip: IPv6Address | IPv4Address) -> bool:

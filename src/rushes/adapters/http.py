@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
+import re
+import tempfile
 from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from email.utils import parsedate_to_datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +30,7 @@ from yarl import URL
 
 from rushes.adapters.base import Adapter, Body, Failed, Keep, Request, Response, Sink, Twin
 from rushes.adapters.bodies import Read, data_uri, encode
+from rushes.adapters.capabilities import Mint, Token
 from rushes.adapters.guard import BadUrl, Guard, HostPort, InsideAddress, check_url, host_port, parsed
 from rushes.faults import Code, Fault, RushesError, bad
 from rushes.units import AssetRef, Clock
@@ -33,10 +38,15 @@ from rushes.video import Target
 
 USER_AGENT: Final = f"rushes/{version('rushes')}"
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+PART: Final = "\0"  # between the parts of a key that has several: no variable holds one
+TOKEN_MARGIN_S: Final = 60.0
 MAX_DATA_URI_BYTES: Final = 10 * 2**20
 FETCH_S: Final = 60.0
+FETCH_BYTES_PER_S: Final = 350_000
 BLOCK_BYTES: Final = 256 * 1024
 LARGE_BYTES: Final = 2**20  # above it aiohttp wants a stream, and warns of bytes
+ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # RFC 3986, 3.1
+STRONG_S: Final = 60.0  # a file is not written twice under one Last-Modified that is this much older than its answer
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -44,8 +54,10 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     connect_s: float = 5.0  # waiting for a free connection included
     redirects: int = 3
-    answer_bytes: int = 16 * 2**20  # of what is read into memory, after unpacking
-    result_s: float = 600.0  # for a whole result
+    answer_bytes: int = 16 * 2**20  # of an answer, after unpacking
+    memory_bytes: int = 2**20  # a longer answer goes to a file
+    result_s: float = 600.0  # for a whole result, however often it is cut
+    resumes: int = 3  # of one result
     idle_s: float = 30.0  # between two pieces of a result
     slowest_bytes_per_s: float = 10_000.0  # of a result, once `grace_s` of waiting are over
     grace_s: float = 10.0
@@ -61,19 +73,50 @@ class _Call(Struct, frozen=True, kw_only=True):
     method: str = "GET"
     url: URL
     headers: Mapping[str, str] = {}  # dropped when a redirect leaves the host
-    secret: Mapping[str, str] = {}  # the key's header, for the hop to `home` alone
-    home: URL | None = None
+    secret: Mapping[str, str] = {}  # the key's header, for hops to `homes` alone
+    homes: frozenset[URL] = frozenset()  # origins that the key may be said to
     data: bytes | None = None
     timeout: ClientTimeout
     spends: bool = False
-    as_it_is: bool = False  # nothing is unpacked on the way
+    rest: Mapping[str, str] = {}  # headers that ask for a part, said to every host
+    as_it_is: bool = False  # nothing is packed or unpacked on the way
 
     def headers_to(self, url: URL) -> dict[str, str]:
         """What may be said to this address."""
         headers = dict(self.headers) if url.origin() == self.url.origin() else {}
-        if self.home is not None and url.origin() == self.home.origin():
-            headers |= self.secret
-        return headers | ({"Accept-Encoding": "identity"} if self.as_it_is else {})
+        headers |= {"Accept-Encoding": "identity"} if self.as_it_is else {}
+        return {**headers, **(self.secret if self.is_home(url) else {}), **self.rest}
+
+    def is_home(self, url: URL) -> bool:
+        """Whether the key may be said there."""
+        return url.origin() in self.homes
+
+
+class _Meter:
+    """What has come of one body, over all its connections, held against the limits."""
+
+    def __init__(self, who: str, max_bytes: int, limits: Limits, slowest_bytes_per_s: float = 0.0) -> None:
+        self._who, self._max_bytes, self._grace_s = who, max_bytes, limits.grace_s
+        self._slowest_bytes_per_s, self._waited_s = slowest_bytes_per_s, 0.0
+        self.size_bytes = 0
+
+    async def piece(self, reply: ClientResponse) -> bytes:
+        """The next bytes, none at the end. Only waiting for the peer counts, not what becomes of its bytes here."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            with _translated(self._who):
+                return await reply.content.readany()
+        finally:
+            self._waited_s += loop.time() - began
+
+    def count(self, piece: bytes) -> None:
+        """Raises Failed where it becomes too much, or comes too slowly."""
+        self.size_bytes += len(piece)
+        if self.size_bytes > self._max_bytes:
+            raise _too_large(self._who, self._max_bytes)
+        if self._waited_s > self._grace_s and self.size_bytes < self._waited_s * self._slowest_bytes_per_s:
+            raise Failed(Fault("no_answer", f"{self._who} sends too slowly.", retryable=True), certain=False)
 
 
 class Http:
@@ -89,14 +132,19 @@ class Http:
         clock: Clock,
         user_agent: str = USER_AGENT,
         limits: Limits = DEFAULT_LIMITS,
+        parts: Path | None = None,
     ) -> None:
         """`base_urls` are the ones set explicitly, by adapter; `inner` are twins in this process, asked directly.
 
-        `credentials` are keys by the name of their variable; `read` gives the bytes of a kept input. Raises BadRequest.
+        `credentials` are keys by the name of their variable; `read` gives the bytes of a kept input. `parts` is the
+        folder for long answers, else the system's own for such files; whoever owns it sweeps up `*.part` after a crash.
+        Raises BadRequest.
         """
         self._base_urls, self._credentials, self._read = base_urls, credentials, read
         self._inner = {name: twin for name, twin in inner.items() if name not in base_urls}
-        self._clock, self._limits = clock, limits
+        self._clock, self._limits, self._parts = clock, limits, parts
+        self._tokens: dict[str, Token] = {}
+        self._minting = asyncio.Lock()
         self._explicit = frozenset(_explicit(name, url) for name, url in base_urls.items())
         guard = Guard(self._explicit)
         connector = partial(TCPConnector, socket_factory=guard, use_dns_cache=False, limit=0)  # lanes have the limits
@@ -117,14 +165,25 @@ class Http:
         await self._paid.close()
 
     async def send(self, adapter: Adapter, target: Target, request: Request) -> Response:
-        """One exchange. Raises Failed, `certain` when the request surely did not go out."""
+        """One exchange. Raises Failed, `certain` when the request surely did not go out.
+
+        A long answer is a file: `drive` removes it when its flow has ended, and whoever asks without `drive` does so.
+        """
         if request.spends and request.method != "POST":
             raise ValueError("A paid call must be a POST: anything else may be sent twice.")
-        base = self._base(adapter)
-        whole = request.url if "://" in request.url else base + request.url
+        whole = self._whole(adapter, request.url)
         if twin := self._inner.get(adapter.name):
             return await asyncio.to_thread(twin.handle, msgspec.structs.replace(request, url=whole), self._clock.now())
-        url, home = _checked(whole), parsed(base)
+        url, homes = _checked(whole), self._homes(adapter)
+        secret = await self._secret(adapter, target) if url.origin() in homes else {}
+        reply = await self._exchange(adapter, request, url, homes, secret)
+        if reply.status == 401:
+            self._tokens.pop(target.credential, None)  # made anew for the next call
+        return reply
+
+    async def _exchange(
+        self, adapter: Adapter, request: Request, url: URL, homes: frozenset[URL], secret: Mapping[str, str]
+    ) -> Response:
         url = url.update_query(request.query) if request.query else url  # or its quoting would change
         data, headers = await self._encoded(request.body)
         call = _Call(
@@ -132,16 +191,17 @@ class Http:
             method=request.method,
             url=url,
             headers={**request.headers, **headers},
-            secret=self._secret(adapter, target) if url.origin() == home.origin() else {},
-            home=home,
+            secret=secret,
+            homes=homes,
             data=data,
             timeout=self._timeout(request.timeout_s),
             spends=request.spends,
         )
         async with self._answer(call) as reply:
-            pieces = [piece async for piece in self._pieces(reply, call.who, self._limits.answer_bytes)]
             headers = {name.lower(): value for name, value in reply.headers.items()}
-            return Response(status=reply.status, body=b"".join(pieces), headers=headers)
+            async with aclosing(_pieces(reply, self._meter(call.who, self._limits.answer_bytes))) as pieces:
+                body, path = await self._held(pieces)
+            return Response(status=reply.status, body=body, headers=headers, path=path, passing=bool(path))
 
     async def keep(self, adapter: Adapter, target: Target, ask: Keep, sink: Sink) -> AssetRef:
         """Stream a result into the sink. Raises Failed, and what the sink raises as it is: that is our own trouble."""
@@ -150,45 +210,109 @@ class Http:
             return await _from_twin(
                 adapter.name, await asyncio.to_thread(twin.handle, request, self._clock.now()), sink
             )
-        url, home = _checked(ask.url), parsed(self._base(adapter))
-        secret = self._secret(adapter, target) if ask.with_credential and url.origin() == home.origin() else {}
-        timeout = self._timeout(self._limits.result_s, self._limits.idle_s)
-        call = _Call(who=adapter.name, url=url, secret=secret, home=home, timeout=timeout, as_it_is=True)
-        async with self._answer(call) as reply:
+        homes = self._homes(adapter)
+        if ask.url.startswith("@"):
+            url = _checked(self._whole(adapter, ask.url))
+        else:
+            url = _checked(ask.url) if ABSOLUTE.match(ask.url) else _below(parsed(self.base_url(adapter)), ask.url)
+        call = _Call(
+            who=adapter.name,
+            url=url,
+            secret=await self._secret(adapter, target) if ask.with_credential and url.origin() in homes else {},
+            homes=homes,
+            timeout=self._timeout(self._limits.result_s, self._limits.idle_s),
+            as_it_is=True,
+        )
+        deadline = asyncio.get_running_loop().time() + self._limits.result_s
+        async with AsyncExitStack() as stack:
+            reply = await stack.enter_async_context(self._answer(call))
+            if reply.status == 401 and not call.secret and call.is_home(reply.url):  # some say so, and some do not
+                call = msgspec.structs.replace(call, secret=await self._secret(adapter, target))
+                reply = await stack.enter_async_context(self._answer(call))
             _expect_result(call.who, reply.status)
             size_bytes = _announced(call.who, reply, ask.max_bytes)
-            slowest = self._limits.slowest_bytes_per_s
-            async with aclosing(self._pieces(reply, call.who, ask.max_bytes, slowest)) as pieces:
+            meter = self._meter(call.who, ask.max_bytes, self._limits.slowest_bytes_per_s)
+            async with aclosing(self._resumed(call, reply, meter, deadline)) as pieces:
                 return await sink(pieces, media_type=reply.content_type, size_bytes=size_bytes)
 
-    async def fetch(self, url: str, max_bytes: int) -> bytes:
-        """The bytes behind a caller's https or data: address. Raises Failed with a sentence about them."""
+    async def fetch(self, url: str, max_bytes: int) -> AsyncGenerator[bytes, None]:
+        """The bytes behind a caller's https or data: address, piece by piece. Raises Failed with a sentence about them.
+
+        Large files have the time that they need at `FETCH_BYTES_PER_S`. Close what is not read to its end.
+        """
         if url.startswith("data:"):
-            return data_uri(url, min(max_bytes, MAX_DATA_URI_BYTES))
-        call = _Call(who="its address", url=_checked(url), timeout=self._timeout(FETCH_S), as_it_is=True)
+            yield data_uri(url, min(max_bytes, MAX_DATA_URI_BYTES))
+            return
+        timeout = self._timeout(max(FETCH_S, max_bytes / FETCH_BYTES_PER_S), self._limits.idle_s)
+        call = _Call(who="its address", url=_checked(url), timeout=timeout, as_it_is=True)
         async with self._answer(call) as reply:
             if reply.status != 200:
                 raise Failed(Fault("invalid_input", f"Its address answered {reply.status}."))
             _announced(call.who, reply, max_bytes)
-            return b"".join([piece async for piece in self._pieces(reply, call.who, max_bytes)])
+            meter = self._meter(call.who, max_bytes, self._limits.slowest_bytes_per_s)
+            async with aclosing(_pieces(reply, meter)) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     # ── Before the exchange ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def _base(self, adapter: Adapter) -> str:
+    def base_url(self, adapter: Adapter) -> str:
         """The adapter's base address. An explicit one without a path takes over the path of the provider's own."""
-        own = adapter.capabilities.base_url
+        own = adapter.address()
         if adapter.name not in self._base_urls:
             return own
         set_here = parsed(self._base_urls[adapter.name])
         return str(set_here.with_path(parsed(own).path) if set_here.path == "/" else set_here).rstrip("/")
 
-    def _secret(self, adapter: Adapter, target: Target) -> dict[str, str]:
+    def _service_url(self, adapter: Adapter, name: str) -> str:
+        """Where a service of the provider begins."""
+        own = adapter.capabilities.services[name].url
+        return self._base_urls.get(f"{adapter.name}@{name}", own).rstrip("/")
+
+    def _whole(self, adapter: Adapter, url: str) -> str:
+        if url.startswith("@"):
+            service, _, path = url[1:].partition("/")
+            return f"{self._service_url(adapter, service)}/{path}"
+        return url if "://" in url else self.base_url(adapter) + url
+
+    def _homes(self, adapter: Adapter) -> frozenset[URL]:
+        """The origins that an adapter's key may be said to."""
+        services = adapter.capabilities.services
+        urls = [self.base_url(adapter), *(self._service_url(adapter, name) for name in services)]
+        return frozenset(parsed(url).origin() for url in urls if "://" in url)
+
+    async def _secret(self, adapter: Adapter, target: Target) -> dict[str, str]:
         auth = adapter.capabilities.auth
         if auth is None:
             return {}
         if not (value := self._credentials.get(target.credential, "").strip()):
             raise Failed(Fault("authentication_failed", f"There is no key for {adapter.name}: set {auth.env[0]}."))
+        if auth.mint is not None:
+            value = (await self._token(adapter, auth.mint, target.credential, value)).value
+        if not (value.isascii() and value.isprintable()):
+            detail = f"The key for {adapter.name} holds what no header may hold: set {auth.env[0]} again."
+            raise Failed(Fault("authentication_failed", detail))
         return {auth.header: auth.prefix + value}
+
+    async def _token(self, adapter: Adapter, mint: Mint, credential: str, value: str) -> Token:
+        """What is said in the place of a key, made anew before it ends. Raises Failed: nothing was sent then."""
+        async with self._minting:
+            now = self._clock.now()
+            token = self._tokens.get(credential)
+            if token is None or token.until < now + TOKEN_MARGIN_S:
+                parts = dict(zip(credential.split("+"), value.split(PART), strict=True))
+                flow = mint(parts, now)
+                try:
+                    ask = next(flow)
+                    while True:
+                        ask = flow.send(await self._exchange(adapter, ask, _checked(ask.url), frozenset(), {}))
+                except StopIteration as done:
+                    token = self._tokens[credential] = done.value
+                except Failed as failed:
+                    raise Failed(failed.fault) from None  # certain: the call itself was never made
+                finally:
+                    flow.close()
+            return token
 
     async def _encoded(self, body: Body) -> tuple[bytes | None, dict[str, str]]:
         """The body's bytes and the headers that describe them."""
@@ -237,24 +361,107 @@ class Http:
                 auto_decompress=not call.as_it_is,
             )
 
-    async def _pieces(
-        self, reply: ClientResponse, who: str, max_bytes: int, slowest_bytes_per_s: float = 0.0
+    # ── Bodies ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _meter(self, who: str, max_bytes: int, slowest_bytes_per_s: float = 0.0) -> _Meter:
+        return _Meter(who, max_bytes, self._limits, slowest_bytes_per_s)
+
+    async def _held(self, pieces: AsyncGenerator[bytes, None]) -> tuple[bytes, str]:
+        """A short body, or the path of the file that a long one is in."""
+        body = bytearray()
+        async for piece in pieces:
+            body += piece
+            if len(body) > self._limits.memory_bytes:
+                return b"", await self._in_a_file(bytes(body), pieces)
+        return bytes(body), ""
+
+    async def _in_a_file(self, first: bytes, pieces: AsyncGenerator[bytes, None]) -> str:
+        """Nothing stays where it cannot be kept whole. Raises Failed: the provider may have acted all the same."""
+        try:
+            handle, path = _new_part(self._parts)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    await asyncio.to_thread(file.write, first)
+                    async for piece in pieces:
+                        await asyncio.to_thread(file.write, piece)
+            except BaseException:
+                Path(path).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            unkept = Fault("storage_failed", "A long answer could not be kept: make room for it.", retryable=True)
+            raise Failed(unkept, certain=False) from error
+        return path
+
+    async def _resumed(
+        self, call: _Call, reply: ClientResponse, meter: _Meter, deadline: float
     ) -> AsyncGenerator[bytes, None]:
-        """The body, piece by piece, within its limits. Only waiting for the peer counts, not the sink's work."""
-        loop, size_bytes, waited_s = asyncio.get_running_loop(), 0, 0.0
-        while True:
-            began = loop.time()
-            with _translated(who):
-                piece = await reply.content.readany()
-            if not piece:
-                return
-            waited_s += loop.time() - began
-            size_bytes += len(piece)
-            if size_bytes > max_bytes:
-                raise _too_large(who, max_bytes)
-            if waited_s > self._limits.grace_s and size_bytes < waited_s * slowest_bytes_per_s:
-                raise Failed(Fault("no_answer", f"{who} sends too slowly.", retryable=True), certain=False)
-            yield piece
+        """A result's bytes. After a cut the rest is asked for where that is surely of the same file."""
+        whole, left = _Whole.of(reply), self._limits.resumes
+        async with AsyncExitStack() as stack:
+            while True:
+                try:
+                    piece = await meter.piece(reply)
+                except Failed:
+                    left_s = deadline - asyncio.get_running_loop().time()
+                    if whole is None or not left or left_s <= 0 or not meter.size_bytes:
+                        raise
+                    timeout, left = self._timeout(left_s, self._limits.idle_s), left - 1
+                    rest = {"Range": f"bytes={meter.size_bytes}-", "If-Range": whole.mark}
+                    again = msgspec.structs.replace(call, rest=rest, timeout=timeout)
+                    reply = await stack.enter_async_context(self._answer(again))
+                    if not whole.goes_on(reply, meter.size_bytes):
+                        raise
+                    continue
+                if not piece:
+                    return
+                meter.count(piece)
+                yield piece
+
+
+class _Whole(Struct, frozen=True):
+    """What says that two answers are parts of one file."""
+
+    mark: str
+    size_bytes: int
+
+    @classmethod
+    def of(cls, reply: ClientResponse) -> _Whole | None:
+        """None where the server does not offer parts, or nothing surely tells this file from a later one."""
+        mark = _mark(reply)
+        if not mark or reply.content_length is None or reply.headers.get("Accept-Ranges", "").lower() == "none":
+            return None
+        return cls(mark, reply.content_length)
+
+    def goes_on(self, reply: ClientResponse, start: int) -> bool:
+        """Whether an answer holds the same file, from there to its end."""
+        rest = f"bytes {start}-{self.size_bytes - 1}/{self.size_bytes}", self.size_bytes - start
+        told = reply.headers.get("Content-Range", ""), reply.content_length
+        return reply.status == 206 and told == rest and not _is_packed(reply) and _mark(reply) in ("", self.mark)
+
+
+def _mark(reply: ClientResponse) -> str:
+    """A strong validator (RFC 9110, 8.8): an entity tag that is not weak, or a time well before the answer's own."""
+    if tag := reply.headers.get("ETag", ""):
+        return "" if tag.startswith("W/") else tag
+    try:
+        changed, now = (parsedate_to_datetime(reply.headers[name]) for name in ("Last-Modified", "Date"))
+        return reply.headers["Last-Modified"] if (now - changed).total_seconds() >= STRONG_S else ""
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return ""
+
+
+async def _pieces(reply: ClientResponse, meter: _Meter) -> AsyncGenerator[bytes, None]:
+    """A body, piece by piece, within its limits."""
+    while piece := await meter.piece(reply):
+        meter.count(piece)
+        yield piece
+
+
+def _new_part(folder: Path | None) -> tuple[int, str]:
+    """A file that only we can read. Not in a thread: a caller that is cancelled would not learn its name."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    return tempfile.mkstemp(suffix=".part", dir=folder)
 
 
 def _session(connector: TCPConnector, user_agent: str) -> ClientSession:
@@ -277,6 +484,14 @@ def _checked(url: str) -> URL:
         return parsed(url)
     except BadUrl as error:
         raise Failed(Fault("not_sent", f"{error}")) from error
+
+
+def _below(home: URL, url: str) -> URL:
+    """An address that is relative to the base address: below it, unless it says otherwise."""
+    try:
+        return parsed(str((home / "").join(URL(url, encoded=True))))
+    except ValueError as error:
+        raise Failed(Fault("not_sent", "The address is not a URL.")) from error
 
 
 def _joined(url: URL, location: str) -> URL:
@@ -329,11 +544,11 @@ MAYBE_SENT: Final[frozenset[type[Exception]]] = frozenset({
 
 @contextmanager
 def _translated(who: str) -> Generator[None, None, None]:
-    """What aiohttp raises as the Failed that it means. Its own text is left out: it may hold the whole URL."""
+    """What aiohttp raises as the Failed that it means, and not beside it: its own text may hold the whole URL."""
     try:
         yield
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise failure(who, error) from error
+        raise failure(who, error) from None
 
 
 def failure(who: str, error: Exception) -> Failed:
@@ -344,7 +559,8 @@ def failure(who: str, error: Exception) -> Failed:
         return Failed(Fault("no_answer", detail, retryable=True), certain=False)
     inside = isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, InsideAddress)
     reason = "the address is not on the public internet" if inside else NOT_SENT[known]
-    return Failed(Fault("not_sent", f"{who} could not be reached: {reason}.", retryable=True))
+    retryable = not issubclass(known, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError)
+    return Failed(Fault("not_sent", f"{who} could not be reached: {reason}.", retryable=retryable))
 
 
 def _too_large(who: str, max_bytes: int) -> Failed:
@@ -363,11 +579,15 @@ def _expect_result(who: str, status: int) -> None:
 
 def _announced(who: str, reply: ClientResponse, max_bytes: int) -> int | None:
     """The length that the answer promises: checked by aiohttp as it comes, and by us before."""
-    if reply.headers.get("Content-Encoding", "identity") != "identity":
+    if _is_packed(reply):
         raise Failed(Fault("bad_answer", f"{who} sends packed bytes that were not asked for.", retryable=True))
     if (reply.content_length or 0) > max_bytes:
         raise _too_large(who, max_bytes)
     return reply.content_length
+
+
+def _is_packed(reply: ClientResponse) -> bool:
+    return reply.headers.get("Content-Encoding", "identity") != "identity"
 
 
 # ── Twins in this process ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -6,28 +6,46 @@ import msgspec
 from msgspec import Struct
 
 from rushes.adapters import base
-from rushes.adapters.base import Flow, Inline, Request, Response, call, reply_json
-from rushes.adapters.capabilities import Capabilities, Model, pixels
+from rushes.adapters.base import Adapter, Flow, Inline, Request, Response, call, reply_json, said
+from rushes.adapters.capabilities import Capabilities, Media, Model, PollSchedule, Terms
+from rushes.adapters.fit import pixels
 from rushes.faults import Code, Fault
-from rushes.units import FREE, AssetRef, Handle
+from rushes.units import FREE, Handle
 from rushes.video import Config, Target, VideoSpec
 
 MODEL = Model(
     id="local",
-    operations=("text-to-video", "image-to-video"),
+    operations=("text-to-video", "image-to-video", "multi-image"),
     durations_s=tuple(float(seconds) for seconds in range(1, 61)),
     aspect_ratios=("16:9", "9:16", "1:1", "21:9", "4:3", "3:4"),
     resolutions=("180p", "360p", "480p", "720p", "1080p"),
     frame_rates=(8.0, 12.0, 15.0, 24.0, 25.0, 30.0),
     roles={"first_frame": 1, "style": 1},
+    media={"image": Media(types=("image/png", "image/jpeg", "image/webp", "image/gif"))},
     fields=frozenset({"negative_prompt", "seed", "generate_audio", "style_strength"}),
     defaults=Config(aspect_ratio="16:9", duration_seconds=5.0, resolution="720p", fps=24.0, generate_audio=False),
     prompt="optional",  # a picture alone will do
+    wire={
+        "prompt": "prompt",
+        "negative_prompt": "negative_prompt",
+        "seed": "seed",
+        "duration_seconds": "seconds",
+        "fps": "fps",
+        "generate_audio": "audio",
+        "style_strength": "style_strength",
+        "first_frame": "first_frame",
+        "style": "style",
+    },
     free=True,
 )
-FIELDS = {"seconds": "duration_seconds", "audio": "generate_audio", "first_frame": "inputs", "style": "inputs"}
-
-POLL, LOOKS_S = base.PollSchedule(min_s=0.3, max_s=2.0), (0.5, 2.0, 5.0, 20.0)
+TERMS = Terms(  # answers are certain at once, and a queue of free renders may be a day long
+    doubt="B",
+    cancel="stops",
+    poll=PollSchedule(min_s=0.3, max_s=2.0),
+    settle_s=0.0,
+    looks_s=(0.5, 2.0, 5.0, 20.0),
+    total_s=86_400.0,
+)
 
 
 class _Trouble(Struct):
@@ -49,20 +67,11 @@ class _Render(Struct):
     error: _Trouble | None = None
 
 
-class Local:
+class Local(Adapter):
     """Class B: the submission key is the render's id, so a lost answer costs one look."""
 
     name = "local"
-    capabilities = Capabilities(base_url="local://lab", base_url_env="RUSHES_LOCAL_URL", models=(MODEL,))
-
-    def terms(self, spec: VideoSpec, target: Target) -> base.Terms:  # noqa: ARG002
-        """Answers are certain at once, and a queue of free renders may be a day long."""
-        return base.Terms(doubt="B", cancel="stops", poll=POLL, settle_s=0.0, looks_s=LOOKS_S, total_s=86_400.0)
-
-    def prepare(self, spec: VideoSpec, target: Target) -> Flow[base.Prepared]:  # noqa: ARG002
-        """Nothing: pictures travel in the order."""
-        yield from ()
-        return {}
+    capabilities = Capabilities(base_url="local://lab", base_url_env="RUSHES_LOCAL_URL", models=(MODEL,), terms=TERMS)
 
     def submit(self, spec: VideoSpec, target: Target, prepared: base.Prepared, key: str) -> Flow[Handle]:  # noqa: ARG002
         """Order a render under our own key."""
@@ -95,10 +104,6 @@ class Local:
         reply = yield from call(Request(method="GET", url=f"/renders/{key}"))
         return None if reply.status == 404 and self.fault(reply) else Handle(reply_json(self, reply, _Render).id)
 
-    def download(self, output: base.Output, handle: Handle, target: Target) -> Flow[AssetRef]:  # noqa: ARG002
-        """The lab's answer is a file: it is copied into the store."""
-        return (yield from base.keep(base.Keep(url=output.url)))
-
     def fault(self, reply: Response) -> Fault | None:
         """The lab's errors have one shape."""
         try:
@@ -109,12 +114,10 @@ class Local:
 
 def _order(spec: VideoSpec, key: str) -> dict[str, object]:
     width, height = pixels(spec.resolution or "", spec.aspect_ratio or "")  # normalised: the defaults are filled in
-    order: dict[str, object] = {"id": key, "prompt": spec.prompt, "width": width, "height": height, "fps": spec.fps}
-    order |= {"seconds": spec.duration_seconds, "audio": spec.generate_audio, "seed": spec.seed or 0}
-    order |= {"negative_prompt": spec.negative_prompt, "style_strength": spec.style_strength}
-    order |= {given.role: Inline(given.asset) for given in spec.inputs}
-    return {name: wish for name, wish in order.items() if wish is not None}
+    pictures = {MODEL.wire[given.role]: Inline(given.asset) for given in spec.inputs}
+    return {"id": key, "seed": 0, "width": width, "height": height, **said(spec, MODEL), **pictures}
 
 
 def _fault(trouble: _Trouble, *, retryable: bool = False) -> Fault:
-    return Fault(trouble.code, trouble.message, field=FIELDS.get(trouble.field, trouble.field), retryable=retryable)
+    ours = {theirs: "inputs" if name in MODEL.roles else name for name, theirs in MODEL.wire.items()}
+    return Fault(trouble.code, trouble.message, field=ours.get(trouble.field, trouble.field), retryable=retryable)

@@ -8,114 +8,41 @@ deletes finished clips too, so a task is asked for before it is cancelled; after
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Final
+from decimal import Decimal
+from typing import Any, Final
 
-import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
 
 from rushes.adapters import base
-from rushes.adapters.base import Failed, Flow, Inline, Output, Part, Request, Response, call, reply_json
-from rushes.adapters.capabilities import Auth, Capabilities, Model, Price
+from rushes.adapters.base import Adapter, Failed, Flow, Inline, Output, Part, Request, Response, call, plain, reply_json
+from rushes.adapters.capabilities import Auth, Capabilities, Model, PollSchedule, Terms
+from rushes.adapters.catalogue import row_of
+from rushes.adapters.fit import size_of
+from rushes.adapters.runway_models import CREDIT_MICRO_USD, EXTENSIONS, MODELS, PRICED, RETIRED
 from rushes.faults import Code, Fault
 from rushes.units import AssetRef, Billed, Handle, Money
-from rushes.video import Config, Target, VideoSpec
+from rushes.video import OPERATIONS, Config, Extend, Input, Target, Upscale, VideoSpec
 
 VERSION: Final = {"X-Runway-Version": "2024-11-06"}  # asked for on every call
-CREDIT_MICRO_USD: Final = 10_000
-PRICED: Final = "2026-04-21"
-RATIOS: Final = ("21:9", "16:9", "4:3", "1:1", "3:4", "9:16")
-SIZES: Final[Mapping[tuple[str, str], str]] = {  # on the wire, a size stands for lines and one of RATIOS
-    (lines, ratio): size
-    for lines, row in (
-        ("480p", "992:432 864:496 752:560 640:640 560:752 496:864"),
-        ("720p", "1470:630 1280:720 1112:834 960:960 834:1112 720:1280"),
-        ("1080p", "2206:946 1920:1080 1664:1248 1440:1440 1248:1664 1080:1920"),
-        ("2160p", "3840:1646 3840:2160 3840:2880 3840:3840 2880:3840 2160:3840"),
-    )
-    for ratio, size in zip(RATIOS, row.split(), strict=True)
-}
-OWN_SIZES: Final[Mapping[str, Mapping[tuple[str, str], str]]] = {  # where a model has others
-    "gen4_turbo": {("720p", "21:9"): "1584:672", ("720p", "4:3"): "1104:832", ("720p", "3:4"): "832:1104"},
-    "seedance2_5": {("480p", "16:9"): "854:480", ("480p", "9:16"): "480:854"},
-}
-
-
-def _seconds(first: int, last: int) -> tuple[float, ...]:
-    return tuple(float(seconds) for seconds in range(first, last + 1))
-
-
-def _per_second(most: int) -> Price:
-    """Where a range of credits is listed, its upper end: sound makes the difference."""
-    source = f"Runway's API reference: up to {most} credits a second, 0.01 USD each"
-    return Price(per="second", micro_usd=most * CREDIT_MICRO_USD, source=source, as_of=PRICED)
-
-
-# Limits are from Runway's OpenAPI document of August 2026. Narrower than there, because the data cannot say it: gen4.5
-# has four more ratios from an image than from words. A guess: references are counted as text_to_video counts them, for
-# image_to_video states no limit. The defaults are ours, and always sent.
-_GEN4: Final = Model(
-    id="gen4.5",
-    operations=("text-to-video", "image-to-video"),
-    durations_s=_seconds(2, 10),
-    aspect_ratios=("16:9", "9:16"),
-    resolutions=("720p",),
-    roles={"first_frame": 1},
-    fields=frozenset({"seed"}),
-    options={"publicFigureThreshold": "string"},  # auto, low
-    defaults=Config(aspect_ratio="16:9", duration_seconds=5.0, resolution="720p"),
-    max_seed=2**32 - 1,
-    price=_per_second(12),
-)
-_TURBO: Final = replace(_GEN4, id="gen4_turbo", operations=("image-to-video",), aspect_ratios=RATIOS)
-_VEO: Final = replace(
-    _GEN4,
-    id="veo3.1",
-    durations_s=(4.0, 6.0, 8.0),
-    resolutions=("720p", "1080p"),
-    roles={"first_frame": 1, "last_frame": 1},
-    fields=frozenset({"generate_audio", "negative_prompt"}),
-    options={},
-    defaults=Config(aspect_ratio="16:9", duration_seconds=4.0, resolution="720p", generate_audio=True),
-    prompt="optional",  # with an image
-    draws_seed=False,
-    price=_per_second(40),
-)
-_SEEDANCE: Final = replace(
-    _VEO,
-    id="seedance2",
-    durations_s=_seconds(4, 15),
-    aspect_ratios=RATIOS,
-    resolutions=("480p", "720p", "1080p", "2160p"),
-    roles={"first_frame": 1, "last_frame": 1, "general": 9},
-    fields=frozenset({"generate_audio"}),
-    defaults=replace(_VEO.defaults, duration_seconds=5.0),
-    price=_per_second(36),
-)
-_SMALL: Final = replace(_SEEDANCE, resolutions=("480p", "720p"), price=None)
-MODELS: Final = (
-    _GEN4,
-    replace(_TURBO, prompt="optional", price=_per_second(5)),
-    _VEO,
-    replace(_VEO, id="veo3.1_fast", price=_per_second(15)),
-    _SEEDANCE,
-    replace(_SMALL, id="seedance2_fast"),
-    replace(_SMALL, id="seedance2_mini"),
-    replace(_SMALL, id="seedance2_5", durations_s=_seconds(4, 30), roles={**_SMALL.roles, "general": 30}),
-)
-TOGETHER: Final = (set[str](), {"first_frame"}, {"first_frame", "last_frame"}, {"general"})  # no last frame alone
-WRONG_ROLES: Final = "runway takes a first frame, that and a last one, or images in the role 'general' alone."
-POSITIONS: Final = {"first_frame": "first", "last_frame": "last"}  # an image without one is a reference
-OURS: Final = {  # theirs → ours, where an error names a field
-    "promptImage": "inputs",
-    "promptText": "prompt",
-    "ratio": "aspect_ratio",
-    "duration": "duration_seconds",
-}
-INLINE_BYTES: Final = (5_242_880 - 64) // 4 * 3  # a data URI of an image has at most 5 242 880 characters
 ID: Final = re.compile(r"[0-9A-Za-z_-]{8,64}")  # a UUID today
-PRIVATE: Final = re.compile(r"\b(?:(?:https?|data|runway):\S+|key_[0-9a-f]+)")
+INLINE_BYTES: Final = (5_242_880 - 64) // 4 * 3  # a data URI of an image has at most 5 242 880 characters
+ENDPOINTS: Final = {
+    "text-to-video": "text_to_video",
+    "multi-image": "text_to_video",  # which says how many references it takes; image_to_video does not
+    "image-to-video": "image_to_video",
+    "video-to-video": "video_to_video",
+    "extend": "video_to_video",
+    "upscale": "video_upscale",
+    "character-performance": "character_performance",
+}
+NAME_ENDS: Final = {type_: end for known in EXTENSIONS.values() for type_, end in known.items()}
+LISTS: Final = ("promptImage", "keyframes", "references", "referenceVideos", "referenceAudio")
+WORDS: Final = {"1440p": "2K", "2160p": "4K"}  # lines by another name; others only in capitals
+OURS: Final = {  # theirs → ours, where an error names a field
+    theirs: ours if ours == "prompt" or ours in Config.__struct_fields__ else "inputs"
+    for model in MODELS
+    for ours, theirs in model.wire.items()
+}
 
 
 class _Created(Struct):
@@ -123,7 +50,7 @@ class _Created(Struct):
 
 
 class _Cost(Struct):
-    credits: float
+    credits: Decimal
 
 
 class _Task(Struct):
@@ -151,116 +78,114 @@ class _Error(Struct):
     issues: list[_Issue] | None = None
 
 
-class Runway:
-    """The developer API: text and images to video."""
+class Runway(Adapter):
+    """The developer API: clips from words, images, clips and performances, and larger clips."""
 
     name = "runway"
     capabilities = Capabilities(
         base_url="https://api.dev.runwayml.com",
         base_url_env="RUNWAYML_BASE_URL",
         models=MODELS,
+        aliases=("runwayml",),
+        retired=RETIRED,
         auth=Auth(env=("RUNWAYML_API_SECRET", "RUNWAY_API_KEY")),
+        # Polls are 5 s apart, as it asks. Links live for a day at least; a throttled task may wait long.
+        terms=Terms(doubt="E", cancel="destroys", poll=PollSchedule(min_s=5.0), link_ttl_s=86_400.0, total_s=86_400.0),
         docs_url="https://docs.dev.runwayml.com",
     )
 
-    def terms(self, spec: VideoSpec, target: Target) -> base.Terms:  # noqa: ARG002
-        """Polls are 5 s apart, as Runway asks for. Links live for a day at least; a throttled task may wait long."""
-        poll = base.PollSchedule(min_s=5.0)
-        return base.Terms(doubt="E", cancel="destroys", poll=poll, link_ttl_s=86_400.0, total_s=86_400.0)
-
-    def prepare(self, spec: VideoSpec, target: Target) -> Flow[base.Prepared]:  # noqa: ARG002
-        """Images that are too large to travel in the request are uploaded; they stay there for a day."""
+    def prepare(self, spec: VideoSpec, target: Target, key: str = "") -> Flow[base.Prepared]:  # noqa: ARG002
+        """Files that are too large to travel in the request together are uploaded; they stay there for a day."""
         addresses: base.Prepared = {}
-        for sha256, asset in {given.asset.sha256: given.asset for given in spec.inputs}.items():
-            if asset.size_bytes > INLINE_BYTES:
+        if sum(given.asset.size_bytes for given in spec.inputs) > INLINE_BYTES:
+            for sha256, asset in {given.asset.sha256: given.asset for given in spec.inputs}.items():
                 addresses[sha256] = yield from self._upload(asset)
         return addresses
 
     def _upload(self, asset: AssetRef) -> Flow[str]:
         """A place for the file, then the file itself, as a form whose last part it must be."""
-        name = f"{asset.sha256[:16]}.{asset.media_type.partition('/')[2]}"
+        name = f"{asset.sha256[:16]}.{NAME_ENDS[asset.media_type]}"
         body = {"filename": name, "type": "ephemeral"}
         reply = yield from call(Request(method="POST", url="/v1/uploads", body=body, headers=VERSION))
         place = reply_json(self, reply, _Upload)
         form = [Part(field, value) for field, value in place.fields.items()]
         form.append(Part("file", Inline(asset, "bytes"), name, asset.media_type))
         reply = yield from call(Request(method="POST", url=place.uploadUrl, body=form, timeout_s=300.0))
-        if not 200 <= reply.status < 300:
-            raise base.refused(self, reply)
+        if not 200 <= reply.status < 300:  # another host, which knows no key of ours: a 403 is not about it
+            detail = f"runway's store for files answered {reply.status}."
+            raise Failed(Fault("provider_unavailable", detail, retryable=True), certain=False)
         return place.runwayUri
 
     def submit(self, spec: VideoSpec, target: Target, prepared: base.Prepared, key: str) -> Flow[Handle]:  # noqa: ARG002
         """Create a task; the answer comes at once, long before the clip."""
-        url = "/v1/image_to_video" if spec.inputs else "/v1/text_to_video"
-        body = _body(spec, target.model, prepared)
+        url = f"/v1/{ENDPOINTS[OPERATIONS[type(spec.operation)]]}"
+        body = _body(spec, row_of(self, target.model, spec), prepared)
         reply = yield from call(Request(method="POST", url=url, body=body, headers=VERSION, spends=True))
-        created = reply_json(self, reply, _Created)
-        if not ID.fullmatch(created.id):
-            raise Failed(Fault("bad_answer", "runway took the job under an id that is none."), certain=False)
-        return Handle(created.id)
+        return base.handle_of(self, reply_json(self, reply, _Created).id, ID)
 
     def status(self, handle: Handle, target: Target) -> Flow[base.Outcome]:  # noqa: ARG002
         """Every look at a finished task brings fresh addresses. A deleted task is not there any more."""
-        reply = yield from call(Request(method="GET", url=_path(handle), headers=VERSION))
-        return base.Vanished() if reply.status == 404 else _outcome(reply_json(self, reply, _Task))
+        reply = yield from call(Request(method="GET", url=self._path(handle), headers=VERSION))
+        return base.Vanished() if self._is_gone(reply) else _outcome(reply_json(self, reply, _Task))
 
     def cancel(self, handle: Handle, target: Target) -> Flow[base.CancelAnswer]:  # noqa: ARG002
         """Delete the task, its clip included. Deleted before is as good."""
-        reply = yield from call(Request(method="DELETE", url=_path(handle), headers=VERSION))
-        if not (200 <= reply.status < 300 or reply.status == 404):
+        reply = yield from call(Request(method="DELETE", url=self._path(handle), headers=VERSION))
+        if not (200 <= reply.status < 300 or self._is_gone(reply)):
             raise base.refused(self, reply)
         return "accepted"
 
-    def find(self, target: Target, key: str, since: float) -> Flow[Handle | None]:  # noqa: ARG002
-        """Tasks are not listed, and hold nothing of ours."""
-        yield from ()
-        return None
+    def _is_gone(self, reply: Response) -> bool:
+        """Whether Runway says so itself: a page of something between us proves nothing."""
+        return reply.status == 404 and self.fault(reply) is not None
 
-    def download(self, output: Output, handle: Handle, target: Target) -> Flow[AssetRef]:  # noqa: ARG002
-        """Results lie on a delivery host; the address itself is the permission."""
-        return (yield from base.keep(base.Keep(url=output.url)))
+    def _path(self, handle: Handle) -> str:
+        return f"/v1/tasks/{base.handle_of(self, handle.id, ID).id}"
 
     def fault(self, reply: Response) -> Fault | None:
         """{"error"}, with the fields that it is about where the input was wrong."""
-        try:
-            problem = msgspec.json.decode(reply.body, type=_Error)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        if (problem := base.read(reply, _Error)) is None:
             return None
         issues = [(".".join(str(step) for step in issue.path), issue) for issue in problem.issues or []]
-        detail = _plain(" ".join([problem.error, *(f"{where}: {issue.message}" for where, issue in issues)]))
+        detail = plain(" ".join([problem.error, *(f"{where}: {issue.message}" for where, issue in issues)]))
         field = OURS.get(issues[0][0].partition(".")[0], "") if issues else ""
         transient = reply.status == 429 or reply.status >= 500
         return Fault(base.code_of(reply.status), f"runway: {detail}", field=field, retryable=transient)
 
 
-def _path(handle: Handle) -> str:
-    if not ID.fullmatch(handle.id):
-        raise Failed(Fault("invalid_input", "The handle is not the id of a task."))
-    return f"/v1/tasks/{handle.id}"
+def _body(spec: VideoSpec, model: Model, prepared: base.Prepared) -> dict[str, Any]:
+    body: dict[str, Any] = {"model": model.id, **base.said(spec, model)}
+    if "ratio" in body and model.wire["resolution"] == "ratio":
+        body["ratio"] = size_of(spec, model).replace("x", ":")
+    elif "resolution" in body:
+        word = WORDS.get(lines := str(body["resolution"]), lines.upper())
+        body["resolution"] = word.lower() if isinstance(spec.operation, Upscale) else word
+    for given in spec.inputs:
+        field = model.wire[given.role]
+        item = _item(field, given, prepared.get(given.asset.sha256) or Inline(given.asset))
+        body |= {field: [*body.get(field, ()), item] if field in LISTS else item}
+    if "promptVideo" not in body and "referenceVideos" in body:  # the clip to make over is a reference, too: the first
+        first, *others = body.pop("referenceVideos")
+        body |= {"promptVideo": first["uri"]} | ({"referenceVideos": others} if others else {})
+    options = dict(spec.provider_options)
+    if "publicFigureThreshold" in options:
+        body["contentModeration"] = {"publicFigureThreshold": options.pop("publicFigureThreshold")}
+    return body | options | ({"mode": "extend"} if isinstance(spec.operation, Extend) else {})
 
 
-def _body(spec: VideoSpec, model: str, prepared: base.Prepared) -> dict[str, object]:
-    """The spec was normalised: size and length are there, and no wish that the model cannot be told."""
-    if {given.role for given in spec.inputs} not in TOGETHER:  # which a model's data cannot say
-        raise Failed(Fault("invalid_input", WRONG_ROLES, field="inputs"))
-    size = (spec.resolution or "", spec.aspect_ratio or "")
-    images = [
-        {"uri": prepared.get(given.asset.sha256) or Inline(given.asset, "data-uri")}
-        | ({"position": POSITIONS[given.role]} if given.role in POSITIONS else {})
-        for given in spec.inputs
-    ]
-    body: dict[str, object] = {
-        "model": model,
-        "promptText": spec.prompt or None,
-        "promptImage": images or None,
-        "ratio": OWN_SIZES.get(model, {}).get(size) or SIZES[size],
-        "duration": int(spec.duration_seconds or 0),
-        "seed": spec.seed,
-        "audio": spec.generate_audio,
-        "negativePrompt": spec.negative_prompt,
-        "contentModeration": dict(spec.provider_options) or None,  # the only option is in there
-    }
-    return {name: value for name, value in body.items() if value is not None}
+def _item(field: str, given: Input, uri: str | Inline) -> object:
+    """A file as its field has it."""
+    match field:
+        case "promptVideo" | "videoUri":
+            return uri
+        case "references":
+            return {"uri": uri}
+        case "promptImage":
+            return {"uri": uri, "position": "last" if given.role == "last_frame" else "first"}
+        case "keyframes":  # a share of the clip's length
+            return {"uri": uri, "at": 1 if given.role == "last_frame" else 0}
+        case _:
+            return {"type": given.type, "uri": uri}
 
 
 def _outcome(task: _Task) -> base.Outcome:
@@ -283,7 +208,7 @@ def _money(cost: _Cost | None) -> Money | None:
     if cost is None:
         return None
     amount, source = round(cost.credits * CREDIT_MICRO_USD), "Runway's own count of credits, 0.01 USD each"
-    return Money(amount, source=source, as_of=PRICED, units=cost.credits, unit="credit")
+    return Money(amount, source=source, as_of=PRICED, units=float(cost.credits), unit="credit")
 
 
 def _failure(task: _Task) -> Fault:
@@ -291,10 +216,5 @@ def _failure(task: _Task) -> Fault:
     family = (task.failureCode or "").split(".")
     code: Code = "moderated" if "SAFETY" in family else "invalid_input" if family[0] == "ASSET" else "generation_failed"
     passing = family[0] == "INTERNAL" and family[1:2] != ["BAD_OUTPUT"]  # which wants another input
-    detail = f"runway: {_plain(task.failure or 'no reason given')}"
-    return Fault(code, detail, retryable=passing, provider_code=_plain(".".join(family)))
-
-
-def _plain(text: str) -> str:
-    """Somebody else's words, short, on one line, and without addresses and keys: faults are kept and shown."""
-    return " ".join(PRIVATE.sub("(removed)", text).split())[:300]
+    told = plain(task.failureCode) if task.failureCode else ""
+    return Fault(code, f"runway: {plain(task.failure)}", retryable=passing, provider_code=told)

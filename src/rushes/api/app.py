@@ -81,7 +81,7 @@ async def serve(
     limits: Limits | None = None,
 ) -> Server:
     """Answer at HOST:PORT; port 0 takes a free one. Raises BadRequest about `listen` where that cannot be."""
-    host, port = _address(listen)
+    host, port = address(listen)
     app = build_app(studio, allowed_origins=allowed_origins, host=host, limits=limits)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S, lingering_time=LINGER_S)
     await runner.setup()
@@ -89,18 +89,20 @@ async def serve(
         await web.TCPSite(runner, host, port).start()
     except (OSError, UnicodeError) as error:
         await runner.cleanup()
-        raise _cannot_listen(host, port, error) from error
+        raise cannot_listen(host, port, error) from error
     return Server(runner, studio)
 
 
-def _address(listen: str) -> tuple[str, int]:
+def address(listen: str) -> tuple[str, int]:
+    """HOST:PORT as its parts. Raises BadRequest about `listen`."""
     host, _, port = listen.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65_535:
         raise bad("listen", f"The address {listen!r} is not HOST:PORT, as in {LOOPBACK}.")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def _cannot_listen(host: str, port: int, error: Exception) -> RushesError:
+def cannot_listen(host: str, port: int, error: Exception) -> RushesError:
+    """Why nobody can listen there, and what to do."""
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
         return bad("listen", f"Port {port} on {host} is in use: stop who has it, or give another with --listen.")
     reason = (error.strerror if isinstance(error, OSError) else "") or str(error)

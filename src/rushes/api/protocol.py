@@ -274,6 +274,7 @@ STATUS: Final[dict[Code, int]] = {
     "invalid_input": 400,
     "unsupported_feature": 422,
     "model_unknown": 422,
+    "model_retired": 422,
     "authentication_failed": 424,  # the provider's key, not ours
     "quota_exceeded": 429,
     "rate_limited": 429,

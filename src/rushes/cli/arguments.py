@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from rushes.faults import bad
-from rushes.video import Status
+from rushes.video import KINDS, OPERATIONS, Emulation, Status
 
 
 class Exit(IntEnum):
@@ -65,10 +65,20 @@ class Asked(Struct, frozen=True, kw_only=True):
     audio: bool | None = None
     at_least_once: int = 0
     image: str | None = None
+    last_frame: str | None = None
+    video: str | None = None
+    narration: str | None = None
+    input: list[str] = []
+    operation: str | None = None
+    emulate: list[Emulation] = []
     idempotency_key: str = ""
     no_wait: bool = False
     output: str | None = None
     job: str = ""
+    names: list[str] = []
+    port: int | None = None
+    print_env: bool = False
+    clock: str = "real"
     status: Status | None = None
     phase: str | None = None
     provider: str | None = None
@@ -126,8 +136,9 @@ def parser() -> Parser:
     _resubmit(verb("resubmit", "send a parked job again, although it may be paid twice"))
     _job(verb("give-up", "end a parked job"))
     _retry(verb("retry", "begin a new job with the request of one that has ended"))
-    verb("providers", "who can make videos, and how that fares where the jobs are run")
+    _providers(verb("providers", "who can make videos, and how that fares where the jobs are run"))
     verb("doctor", "what works here, and what does not")
+    _emulate(verb("emulate", "answer as providers do, on this machine, for nothing"))
     _verify(verb("verify", "look through the whole log, or a backup, and name what is wrong with it"))
     _backup(verb("backup", "copy the log, also while a server runs; takes are plain files, copy them yourself"))
     _restore(verb("restore", "put a backup of the log in its place; takes are plain files and no part of it"))
@@ -154,8 +165,26 @@ def _generate(verb: Parser) -> None:
         ("--seed", "N", int, "the same seed and prompt give the same clip, where the model can"),
         ("--negative-prompt", "TEXT", str, "what it should not show"),
         ("--image", "FILE|URL", str, "its first frame"),
+        ("--last-frame", "FILE|URL", str, "its last frame"),
+        ("--video", "FILE|URL|JOB", str, "the clip to make over, to extend or to upscale"),
+        ("--narration", "FILE|URL", str, "what is said in it"),
     ):
         verb.add_argument(name, metavar=metavar, type=kind, help=says)
+    verb.add_argument(
+        "--input",
+        metavar="ROLE=FILE|URL|JOB",
+        action="append",
+        default=[],
+        help=f"a file in another role, as often as needed; a job stands for its take: {', '.join(KINDS)}",
+    )
+    verb.add_argument("--operation", choices=tuple(OPERATIONS.values()), help="what the files alone do not say")
+    verb.add_argument(
+        "--emulate",
+        choices=get_args(Emulation),
+        action="append",
+        default=[],
+        help="what may be done another way, where the model cannot do it: tell it in the prompt",
+    )
     verb.add_argument("--audio", action="store_const", const=True, help="with sound")
     verb.add_argument(
         "--at-least-once",
@@ -228,8 +257,27 @@ def _retry(verb: Parser) -> None:
     _wait(verb)
 
 
+def _providers(verb: Parser) -> None:
+    verb.add_argument("provider", metavar="NAME", nargs="?", help="all about this one: what its models take, prices")
+
+
 def _serve(verb: Parser) -> None:
     _accept_loss(verb, "go on although the log lacks events that it had: jobs may be sent, and billed, again")
+
+
+def _emulate(verb: Parser) -> None:
+    verb.add_argument("names", metavar="NAME", nargs="+", help="the providers, each below its own name")
+    verb.add_argument("--port", metavar="N", type=int, help="the port on this machine; without it a free one")
+    verb.add_argument(
+        "--print-env", action="store_true", help="first print the shell exports that point adapters and SDKs at it"
+    )
+    verb.add_argument("--seed", metavar="N", type=int, help="the same seed draws the same ids")
+    verb.add_argument(
+        "--clock",
+        metavar="real|SPEED|TIME",
+        default="real",
+        help="how its time goes: 60 is a minute every second, 2026-11-21T10:00:00Z is when it begins",
+    )
 
 
 def _verify(verb: Parser) -> None:

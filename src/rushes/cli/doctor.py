@@ -13,7 +13,7 @@ from msgspec import Struct
 from rushes import media
 from rushes.cli.arguments import Asked, Exit
 from rushes.cli.desk import reading
-from rushes.cli.screen import Screen, aligned
+from rushes.cli.screen import Screen, aligned, size
 from rushes.eventstore.base import StoreError
 from rushes.eventstore.lock import holder
 from rushes.eventstore.sqlite import SAFE_SQLITE, SqliteStore
@@ -32,7 +32,7 @@ class Check(Struct, frozen=True):
 async def doctor(asked: Asked, settings: Settings, screen: Screen) -> Exit:  # noqa: ARG001
     """Look at everything a job needs."""
     checks = [_python(), _sqlite(), _folder(settings.folder), _owner(settings.folder)]
-    checks += [await _log(settings), await _history(settings.log_file), _media(), *_adapters()]
+    checks += [await _log(settings), await _history(settings.log_file), _flight(settings), _media(), *_adapters()]
     usable = all(check.state != "unusable" for check in checks)
     found = {"ok": usable, "checks": checks}
     screen.result(found, aligned([(check.state, check.name, check.detail) for check in checks]))
@@ -91,6 +91,16 @@ async def _history(path: Path) -> Check:
     return Check("history", "ok", f"complete, {store.position} positions")
 
 
+def _flight(settings: Settings) -> Check:
+    if not settings.flight:
+        return Check("flight record", "ok", "off")
+    try:
+        size_bytes = settings.flight_file.stat().st_size
+    except OSError:
+        return Check("flight record", "ok", "none yet")
+    return Check("flight record", "ok", f"{size(size_bytes)} of at most {size(settings.flight_max_bytes)}")
+
+
 def _media() -> Check:
     if media.available():
         return Check("media extra", "ok", "installed")
@@ -109,5 +119,5 @@ def _adapters() -> list[Check]:
         elif there := next((variable for variable in auth.env if variable in found), None):
             checks.append(Check(name, "ok", f"key in {there}"))
         else:
-            checks.append(Check(name, "warning", f"no key: set {' or '.join(auth.env)}"))
+            checks.append(Check(name, "warning", f"no key: set {' or '.join(auth.env).replace('+', ' and ')}"))
     return checks

@@ -14,6 +14,7 @@ from typing import Final
 from rushes.cli import upkeep, verbs
 from rushes.cli.arguments import Asked, Exit, parse
 from rushes.cli.doctor import doctor
+from rushes.cli.emulate import emulate
 from rushes.cli.screen import Complaint, Screen
 from rushes.eventstore.base import StoreError
 from rushes.faults import BadRequest, Code, RushesError
@@ -34,6 +35,7 @@ VERBS: Final[Mapping[str, Callable[[Asked, Settings, Screen], Awaitable[Exit]]]]
     "retry": verbs.retry,
     "providers": verbs.providers,
     "doctor": doctor,
+    "emulate": emulate,
     "verify": upkeep.verify,
     "backup": upkeep.backup,
     "restore": upkeep.restore,
@@ -54,11 +56,10 @@ OPTIONS: Final[Mapping[str, str]] = {
     **{name: f"--{name.replace('_', '-')}" for name in Asked.__struct_fields__},
     "prompt": "PROMPT",
     "file": "FILE",
+    "names": "NAME",
     "duration_seconds": "--duration",
     "generate_audio": "--audio",
-    "inputs": "--image",
-    "inputs[0].url": "--image",
-    "inputs[0].upload": "--image",
+    "inputs": "--input",
     "Idempotency-Key": "--idempotency-key",
 }
 

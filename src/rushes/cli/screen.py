@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from rushes.units import Billed
-from rushes.video import JobView, ProviderView, TakeView
+from rushes.video import JobView, LimitsView, ModelView, ProviderView, TakeView
 
 BAR_CELLS: Final = 24
 REDRAW_S: Final = 0.5
@@ -187,14 +187,98 @@ def _job_row(view: JobView) -> tuple[str, ...]:
 
 
 def providers_table(views: Sequence[ProviderView]) -> str:
-    """One line a lane."""
-    head = ("PROVIDER", "KEY", "LANE", "SENDING", "WAITING", "JOBS", "POLLS A JOB")
-    return aligned([head, *(row for view in views for row in _lane_rows(view))])
+    """One line a provider; and one a lane, where there are any."""
+    head = ("PROVIDER", "READY", "KEY", "IN DOUBT", "CANCEL", "MODELS")
+    rows = [
+        (
+            view.name,
+            "yes" if view.configured else "no",
+            view.credential or " or ".join(view.keys) or ("" if view.configured else view.reason),
+            view.in_doubt,
+            view.cancel,
+            view.models[0].id + (f" and {len(view.models) - 1} more" if len(view.models) > 1 else ""),
+        )
+        for view in views
+    ]
+    return "\n\n".join([aligned([head, *rows]), *lanes_table(views)])
+
+
+def lanes_table(views: Sequence[ProviderView]) -> list[str]:
+    """One line a lane; nothing where there are none."""
+    head = ("LANE OF", "KEY", "LANE", "SENDING", "WAITING", "JOBS", "POLLS A JOB")
+    rows = [row for view in views for row in _lane_rows(view)]
+    return [aligned([head, *rows])] if rows else []
+
+
+def provider_sheet(view: ProviderView) -> str:
+    """All about one provider: what its models take, and which it no longer has."""
+    facts = {
+        "provider": view.name,
+        "also called": ", ".join(view.aliases),
+        "ready": "yes" if view.configured else f"no: {view.reason}",
+        "key": view.credential,
+        "lost answers": DOUBTS[view.in_doubt],
+        "cancelling": CANCELS[view.cancel],
+    }
+    head = ("MODEL", "DOES", "SECONDS", "SHAPES", "LINES", "INPUTS", "PRICE")
+    rows = [row for model in view.models for row in _model_rows(model)]
+    gone = [(gone.model, gone.on, gone.replacement) for gone in view.retired]
+    parts = [aligned([(name, fact) for name, fact in facts.items() if fact]), aligned([head, *rows])]
+    parts += [aligned([("SWITCHED OFF", "ON", "INSTEAD"), *gone])] if gone else []
+    return "\n\n".join([*parts, *lanes_table([view])])
+
+
+DOUBTS: Final = {
+    "A": "sent again under the same key (A)",
+    "B": "looked up by an id of ours (B)",
+    "C": "looked up by a mark of ours (C)",
+    "D": "awaited as a callback (D)",
+    "E": "nobody can know: parked for a person (E)",
+}
+CANCELS: Final = {
+    "no": "it has no such call: the clip is made, and kept",
+    "stops": "stops the work",
+    "destroys": "stops the work, and deletes what is finished: so it is looked at first",
+}
+
+
+def _model_rows(model: ModelView) -> list[tuple[str, ...]]:
+    return [
+        (
+            "" if number else model.id,
+            ", ".join(row.operations),
+            span(row.durations_seconds),
+            " ".join(row.aspect_ratios),
+            " ".join(row.resolutions),
+            inputs(row),
+            "" if number else price(model),
+        )
+        for number, row in enumerate(model.limits)
+    ]
+
+
+def inputs(row: LimitsView) -> str:
+    """How many files of each role, and in all where that is less."""
+    told = ", ".join(f"{most} {role}" for role, most in row.inputs.items())
+    total = row.max_inputs is not None and row.max_inputs < sum(row.inputs.values())
+    return f"{told} ({row.max_inputs} in all)" if total else told
+
+
+def span(values: Sequence[float]) -> str:
+    """Numbers as people write them: 1-15 for all between, else each."""
+    whole = list(values) == [values[0] + step for step in range(len(values))] if len(values) > 2 else False
+    return f"{values[0]:g}-{values[-1]:g}" if whole else " ".join(f"{value:g}" for value in values)
+
+
+def price(model: ModelView) -> str:
+    """What a second or a clip costs, from the least to the most."""
+    if model.price is None:
+        return "free" if model.free else "not known"
+    amounts = dict.fromkeys([model.price.least_micro_usd, model.price.most_micro_usd])
+    return f"{' to '.join(f'{amount / 1e6:g}' for amount in amounts)} USD a {model.price.per}"
 
 
 def _lane_rows(view: ProviderView) -> list[tuple[str, ...]]:
-    if not view.lanes:
-        return [(view.name, "", "not used", "", "", "", "")]
     return [
         (
             view.name,

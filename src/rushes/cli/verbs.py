@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shlex
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Final
+
+from msgspec import convert
+from msgspec.structs import replace
 
 from rushes.api import app
 from rushes.cli.arguments import Asked, Exit
@@ -24,12 +28,13 @@ from rushes.cli.screen import (
     instant,
     job_sheet,
     jobs_table,
+    provider_sheet,
     providers_table,
     take_line,
 )
-from rushes.faults import bad
+from rushes.faults import BadRequest, Fault, bad
 from rushes.main import Settings, open_studio
-from rushes.video import JobView, MediaInput, VideoRequest
+from rushes.video import KINDS, OPERATIONS, JobView, MediaInput, Role, VideoRequest
 
 CANCEL_WAIT_S: Final = 15.0
 GOODBYE_S: Final = 1.0  # after the grace: for the last answers
@@ -45,8 +50,11 @@ async def generate(asked: Asked, settings: Settings, screen: Screen) -> Exit:
     """Begin a job, and unless told otherwise wait for its take."""
     output = _output(asked)
     async with owning(settings) as desk:
-        request = await _request(asked, desk)
-        view, repeated = await desk.submit(request, asked.idempotency_key)
+        flags, inputs = await _inputs(asked, desk)
+        try:
+            view, repeated = await desk.submit(_request(asked, inputs), asked.idempotency_key)
+        except BadRequest as error:
+            raise BadRequest([_by_flag(fault, flags) for fault in error.faults], job_id=error.job_id) from error
         return await _wait(view, _begun(view, repeated), desk, asked, screen, output)
 
 
@@ -91,11 +99,12 @@ def _output(asked: Asked) -> Path | None:
     return path
 
 
-async def _request(asked: Asked, desk: Desk) -> VideoRequest:
+def _request(asked: Asked, inputs: tuple[MediaInput, ...]) -> VideoRequest:
     return VideoRequest(
         prompt=asked.prompt,
         model=asked.model,
-        inputs=() if asked.image is None else (await _image(asked.image, desk),),
+        operation=next((kind() for kind, name in OPERATIONS.items() if name == asked.operation), None),
+        inputs=inputs,
         negative_prompt=asked.negative_prompt,
         seed=asked.seed,
         aspect_ratio=asked.aspect_ratio,
@@ -103,28 +112,57 @@ async def _request(asked: Asked, desk: Desk) -> VideoRequest:
         resolution=asked.resolution,
         fps=asked.fps,
         generate_audio=asked.audio,
+        emulate=tuple(asked.emulate),
         at_least_once=asked.at_least_once,
     )
 
 
-async def _image(image: str, desk: Desk) -> MediaInput:
-    if image.startswith(("https://", "http://", "data:")):
-        return MediaInput(url=image)
-    return MediaInput(upload=(await desk.upload(_sent(image))).id)
+async def _inputs(asked: Asked, desk: Desk) -> tuple[list[str], tuple[MediaInput, ...]]:
+    """The files that were given, and by which option each."""
+    given: list[tuple[str, str, str | None]] = [
+        ("image", "first_frame", asked.image),
+        ("last_frame", "last_frame", asked.last_frame),
+        ("video", "source", asked.video),
+        ("narration", "narration", asked.narration),
+    ]
+    for text in asked.input:
+        role, equals, what = text.partition("=")
+        if not (equals and what and role in KINDS):
+            raise bad("input", f"{text!r} is no ROLE=FILE. The roles are: {', '.join(KINDS)}.")
+        given.append(("input", role, what))
+    found = [(flag, await _input(flag, role, what, desk)) for flag, role, what in given if what is not None]
+    return [flag for flag, _ in found], tuple(one for _, one in found)
 
 
-async def _sent(image: str) -> AsyncIterator[bytes]:
-    for block in _blocks(image):
+async def _input(flag: str, role: str, what: str, desk: Desk) -> MediaInput:
+    made = MediaInput(type=KINDS[role], role=convert(role, Role))
+    if what.startswith(("https://", "http://", "data:")):
+        return replace(made, url=what)
+    if what.startswith("job_"):
+        return replace(made, job=what)
+    return replace(made, upload=(await desk.upload(_sent(flag, what))).id)
+
+
+def _by_flag(fault: Fault, flags: Sequence[str]) -> Fault:
+    """A fault of one file under the name of the option that gave it."""
+    match = re.match(r"inputs(?:\[(\d+)\]|$)", fault.field)
+    if match is None or not (match[1] or len(flags) == 1):
+        return fault
+    return replace(fault, field=flags[int(match[1] or 0)])
+
+
+async def _sent(flag: str, file: str) -> AsyncIterator[bytes]:
+    for block in _blocks(flag, file):
         yield block
 
 
-def _blocks(image: str) -> Iterator[bytes]:
+def _blocks(flag: str, file: str) -> Iterator[bytes]:
     try:
-        with Path(image).open("rb") as file:
-            while block := file.read(BLOCK_BYTES):
+        with Path(file).open("rb") as opened:
+            while block := opened.read(BLOCK_BYTES):
                 yield block
     except OSError as error:
-        raise bad("image", f"{image!r} cannot be read: {error.strerror}.") from error
+        raise bad(flag, f"{file!r} cannot be read: {error.strerror}.") from error
 
 
 # ── following ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -179,11 +217,19 @@ def _watch(view: JobView, asked: Asked) -> str:
 # ── looking ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def providers(_: Asked, settings: Settings, screen: Screen) -> Exit:
-    """All providers, and how their lanes fare where the jobs are run."""
+async def providers(asked: Asked, settings: Settings, screen: Screen) -> Exit:
+    """All providers, or all about one of them, and how their lanes fare where the jobs are run."""
     async with reading(settings) as desk:
         found = await desk.providers()
+    if asked.provider:
+        one = [view for view in found if asked.provider in (view.name, *view.aliases)]
+        if not one:
+            known = ", ".join(view.name for view in found)
+            raise bad("provider", f"There is no provider {asked.provider!r}. Known: {known}.")
+        screen.result(one[0], provider_sheet(one[0]))
+        return Exit.OK
     screen.result(found, providers_table(found))
+    screen.note("All about one of them: `rushes providers NAME`.")
     if not any(provider.lanes for provider in found):
         screen.note("A lane appears with its first job, in the process that runs it: `rushes serve`.")
     return Exit.OK
@@ -301,7 +347,7 @@ async def serve(asked: Asked, settings: Settings, screen: Screen) -> Exit:
 
     Whoever is being answered has the same grace as the paid calls. What still hangs after it does not keep us here.
     """
-    stop = _stop_at_signals(settings.stop_grace_s + HARD_STOP_S)
+    stop = stop_at_signals(settings.stop_grace_s + HARD_STOP_S)
     async with open_studio(settings=settings, accept_loss=asked.accept_loss) as studio:
         server = await app.serve(studio, settings.listen, allowed_origins=settings.allowed_origins)
         try:
@@ -322,7 +368,7 @@ async def _close(server: app.Server, grace_s: float) -> None:
             await server.close()
 
 
-def _stop_at_signals(hard_stop_s: float) -> asyncio.Event:
+def stop_at_signals(hard_stop_s: float) -> asyncio.Event:
     """Set by the first SIGINT or SIGTERM. The second ends the process, and so does time: also where everything hangs.
 
     To end at once is safe: what is unfinished is owed again at the next start.

@@ -8,22 +8,25 @@
 
 Time is what the caller says it is: a job is pending for `pending_s`, in progress for `render_s` more, and its video is
 gone `kept_s` after that. It cannot be cancelled. Words in the prompt decide how it ends: see FATES, and "flagged",
-"refused" and "unsure" in `_create`. A wish that the model does not know is dropped in silence: `dropped` names it.
+"refused" and "unsure" in `_create`. What the model or its maker does not know is dropped in silence: `dropped` names
+it. So are references beside frames, and those of a model that takes none.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from base64 import b32encode
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal, cast
-from urllib.parse import parse_qsl, urlsplit
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final, cast
+from urllib.parse import urlsplit
 
-import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
-from rushes.adapters.base import Inline, Request, Response
+from rushes.adapters.base import Inline, Response
+from rushes.emulators import base
+from rushes.emulators.base import Asked, ProviderTwin, Route, as_json, fits
+from rushes.emulators.faults import ExpiredUrl
 
 MAX_BODY_BYTES: Final = 50 * 2**20
 BLANK: Final = b"\n         \n" * 6  # written while the maker is asked
@@ -42,54 +45,123 @@ TYPES: Final[Mapping[str, type]] = {
     "seed": int,
     "generate_audio": bool,
     "frame_images": list,
+    "input_references": list,
+    "previous_job_id": str,
+    "provider": dict,
 }
+LINES: Final = {"4K": 2160}  # else what the word says
+TOKENS_A_SECOND: Final = 24 / 1024  # of each pixel
 
 
 class Offer(Struct, frozen=True, kw_only=True):
-    """One model of the list. `usd`: a second of video by its resolution."""
+    """One model of the list. Prices are US dollars by resolution."""
 
     durations: Sequence[int]
     ratios: str
-    usd: Mapping[str, float]
+    usd: Mapping[str, float]  # a second
+    silent_usd: Mapping[str, float] | None = None  # the same without sound; None: no difference
+    by_token: bool = False  # a token, not a second
+    on_usd: Mapping[str, float] | None = (
+        None  # the same after a job that was there before; None: it cannot go on with one
+    )
+    image_usd: float = 0.0
     frames: str = "first_frame last_frame"
+    references: int = 0
     audio: bool = True
     seed: bool = True
+    maker: str = ""  # its name in `provider.options`; of some it is not documented
+    passes: str = ""  # what is passed on to it
 
     def allows(self, name: str) -> bool:
         """Whether the model knows the wish at all."""
-        return {"seed": self.seed, "generate_audio": self.audio}.get(name, True)
+        known = {"seed": self.seed, "generate_audio": self.audio, "input_references": self.references > 0}
+        return known.get(name, True)
 
 
 FIVE: Final = "16:9 9:16 1:1 4:3 3:4"
-VEO: Final = Offer(durations=(4, 6, 8), ratios="16:9 9:16", usd={"720p": 0.4, "1080p": 0.4, "4K": 0.6})
-KLING: Final = Offer(durations=range(3, 16), ratios="16:9 9:16 1:1", usd={"720p": 0.168}, seed=False)
+VEO: Final = Offer(
+    durations=(4, 6, 8),
+    ratios="16:9 9:16",
+    usd={"720p": 0.4, "1080p": 0.4, "4K": 0.6},
+    silent_usd={"720p": 0.2, "1080p": 0.2, "4K": 0.4},
+    maker="google-vertex",
+    passes="personGeneration aspectRatio negativePrompt conditioningScale enhancePrompt",
+)
+KLING: Final = Offer(
+    durations=range(3, 16),
+    ratios="16:9 9:16 1:1",
+    usd={"720p": 0.168},
+    silent_usd={"720p": 0.112},
+    seed=False,
+    passes="negative_prompt cfg_scale",
+)
+SEEDANCE: Final = Offer(
+    durations=range(4, 16),
+    ratios=f"{FIVE} 21:9 9:21",
+    usd={"480p": 7e-6, "720p": 7e-6, "1080p": 7.7e-6, "4K": 4e-6},
+    by_token=True,
+    references=9,
+    passes="watermark req_key",
+)
 OFFERS: Final[Mapping[str, Offer]] = {
     "x-ai/grok-imagine-video": Offer(
         durations=range(1, 16),
         ratios=f"{FIVE} 3:2 2:3",
         usd={"480p": 0.05, "720p": 0.07},
+        image_usd=0.002,
         frames="first_frame",
+        references=7,
         audio=False,
         seed=False,
     ),
     "google/veo-3.1": VEO,
-    "google/veo-3.1-fast": msgspec.structs.replace(VEO, usd={"720p": 0.1, "1080p": 0.12, "4K": 0.3}),
-    "google/veo-3.1-lite": msgspec.structs.replace(VEO, usd={"720p": 0.05, "1080p": 0.08}),
+    "google/veo-3.1-fast": replace(
+        VEO, usd={"720p": 0.1, "1080p": 0.12, "4K": 0.3}, silent_usd={"720p": 0.08, "1080p": 0.1, "4K": 0.25}
+    ),
+    "google/veo-3.1-lite": replace(VEO, usd={"720p": 0.05, "1080p": 0.08}, silent_usd={"720p": 0.03, "1080p": 0.05}),
     "alibaba/wan-3.0": Offer(
         durations=range(2, 31), ratios=FIVE, usd={"480p": 0.05, "720p": 0.1, "1080p": 0.2}, frames="first_frame"
     ),
-    "alibaba/wan-2.7": Offer(durations=range(2, 11), ratios=FIVE, usd={"720p": 0.1, "1080p": 0.1}),
+    "alibaba/wan-2.7": Offer(
+        durations=range(2, 11),
+        ratios=FIVE,
+        usd={"720p": 0.1, "1080p": 0.1},
+        references=3,
+        maker="alibaba",
+        passes="negative_prompt prompt_extend audio ratio last_image video videos images",
+    ),
     "kwaivgi/kling-v3.0-pro": KLING,
-    "kwaivgi/kling-v3.0-std": msgspec.structs.replace(KLING, usd={"720p": 0.126}),
+    "kwaivgi/kling-v3.0-std": replace(KLING, usd={"720p": 0.126}, silent_usd={"720p": 0.084}),
+    "bytedance/seedance-2.0": SEEDANCE,
+    "bytedance/seedance-2.0-fast": replace(SEEDANCE, usd={"480p": 4.2e-6, "720p": 4.2e-6}),
+    "bytedance/seedance-2.5": replace(
+        SEEDANCE,
+        durations=range(4, 31),
+        ratios=f"{FIVE} 21:9",
+        usd={"480p": 1.07e-5, "720p": 1.07e-5},
+        on_usd={"480p": 6.4e-6, "720p": 6.4e-6},
+        references=30,
+    ),
+    "black-forest-labs/flux-3-video": Offer(
+        durations=range(5, 21),
+        ratios=f"{FIVE} 21:9",
+        usd={"720p": 0.17, "1080p": 0.29},
+        on_usd={"720p": 0.41, "1080p": 0.53},
+        seed=False,
+        maker="black-forest-labs",
+        passes="safety_tolerance version",
+    ),
+    "minimax/hailuo-2.3": Offer(
+        durations=(6, 10),
+        ratios="16:9",
+        usd={"1080p": 0.0817},
+        frames="first_frame",
+        audio=False,
+        seed=False,
+        maker="minimax",
+        passes="prompt_optimizer fast_pretreatment",
+    ),
 }
-
-
-class Line(Struct, frozen=True, kw_only=True):
-    """One line of the ledger: a request that came, or money that was taken for one."""
-
-    at: float
-    what: Literal["request", "charge"]
-    about: str  # the method and path, or the job
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -104,20 +176,22 @@ class Job(Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
-class Refused(Exception):
-    """Ends a request with an error: `code` inside the envelope, under the status `under`."""
+class Refused(base.Refused):
+    """An error: `code` inside the envelope, under the status `under`."""
 
     def __init__(
         self, code: int, message: str, *, under: int = 0, metadata: object = None, retry_after: str = ""
     ) -> None:
-        super().__init__(message)
-        self.error = {"message": message, "code": code} | ({"metadata": metadata} if metadata else {})
-        self.status = under or code
-        self.headers = {"retry-after": retry_after} if retry_after else {}
+        error = {"message": message, "code": code} | ({"metadata": metadata} if metadata else {})
+        super().__init__(under or code, {"error": error}, {"retry-after": retry_after} if retry_after else {})
 
 
-class OpenRouterTwin:
+class OpenRouterTwin(ProviderTwin):
     """The whole service in one object. `ledger` says what came and what was charged, in order."""
+
+    name = "openrouter"
+    can: ClassVar = frozenset({"expired_url", "moderated", "failed", "status_word", "not_found"})
+    base_path = "/api/v1"
 
     def __init__(
         self,
@@ -129,67 +203,67 @@ class OpenRouterTwin:
         render_s: float = 8.0,
         kept_s: float = 4 * 3600.0,
         signed_s: float = 0.0,
+        long_ids: bool = False,
+        relative: bool = False,
         credit_usd: float | None = None,
         per_minute: int | None = None,
         at_once: int | None = None,
     ) -> None:
         """`clip` is every result. An empty `key` accepts anyone. `signed_s`: how long a signed address works.
 
+        `long_ids` and `relative`: ids and addresses have the other one of the two forms that were seen.
         `credit_usd` is all that can be spent, `per_minute` how many jobs are taken, `at_once` how many may be under
         way: None for no end.
         """
-        self.ledger: list[Line] = []
+        super().__init__(clip=clip, key=key, seed=seed, start_s=pending_s, render_s=render_s)
         self.jobs: dict[str, Job] = {}
         self.dropped: list[str] = []
-        self._clip, self._key, self._seed, self._signed_s = clip, key, seed, signed_s
-        self._pending_s, self._render_s, self._kept_s = pending_s, render_s, kept_s
+        self._signed_s, self._kept_s = signed_s, kept_s
+        self._long_ids, self._relative = long_ids, relative
         self._credit_usd, self._per_minute, self._at_once = credit_usd, per_minute, at_once
-        self._routes: tuple[tuple[str, str, Callable[[_Asked, str], Response]], ...] = (
-            ("POST", r"/videos()", self._create),
-            ("GET", r"/videos/([\w.:-]+)", self._get),
-            ("GET", r"/videos/([\w.:-]+)/content", self._content),
+
+    def routes(self) -> Sequence[Route]:
+        """All addresses."""
+        return (
+            Route("download", "GET", r"/stored/([\w.:-]+)\.mp4", self._stored, keyless=True),
+            Route("", "GET", r".*/videos/models()", self._models, keyless=True),
+            Route("submit", "POST", r"(?:/api/v1)?/videos()", self._create),
+            Route("status", "GET", r"(?:/api/v1)?/videos/([\w.:-]+)", self._get),
+            Route("download", "GET", r"(?:/api/v1)?/videos/([\w.:-]+)/content", self._content),
         )
 
-    def handle(self, request: Request, now: float) -> Response:
-        """Answer one request."""
-        url = urlsplit(request.url)
-        self.ledger.append(Line(at=now, what="request", about=f"{request.method} {url.path}"))
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        query = dict(parse_qsl(url.query)) | dict(request.query)
-        asked = _Asked(request=request, now=now, origin=f"{url.scheme}://{url.netloc}", query=query, headers=headers)
-        try:
-            return self._answer(asked, url.path)
-        except Refused as refused:
-            return _json(refused.status, {"error": refused.error}, refused.headers, before=refused.status == 202)
-
-    @property
-    def charges(self) -> list[str]:
-        """The jobs that were paid."""
-        return [line.about for line in self.ledger if line.what == "charge"]
-
-    def _answer(self, asked: _Asked, path: str) -> Response:
-        if stored := re.fullmatch(r"/stored/([\w.:-]+)\.mp4", path):
-            return self._stored(asked, stored[1])
-        if asked.request.method == "GET" and path.endswith("/videos/models"):
-            return _json(200, {"data": [_listed(name, offer) for name, offer in OFFERS.items()]})
+    def admit(self, asked: Asked) -> None:
+        """The key."""
         if self._key and not asked.headers.get("authorization"):
             raise Refused(401, "Missing Authentication header")
-        if self._key and asked.headers["authorization"] != f"Bearer {self._key}":
+        if self._key and asked.key != self._key:
             raise Refused(401, "User not found.")
-        for method, pattern, answer in self._routes:
-            if method == asked.request.method and (match := re.fullmatch(f"(?:/api/v1)?{pattern}", path)):
-                return answer(asked, match[1])
-        raise Refused(404, "Not Found")
 
-    def _create(self, asked: _Asked, _: str) -> Response:
+    def nowhere(self, asked: Asked, *, known: bool) -> Refused:  # noqa: ARG002 - a method that is wrong is no news here
+        """Nothing is there."""
+        return Refused(404, "Not Found")
+
+    def throttled(self) -> Refused:
+        """Its 429."""
+        return Refused(429, "Rate limit exceeded", retry_after="30")
+
+    def refusal(self, refused: base.Refused) -> Response:
+        """An error that is found while the maker is asked comes behind the blanks."""
+        before = BLANK if refused.status == 202 else b""
+        return as_json(refused.status, refused.content, refused.headers, before=before)
+
+    def _models(self, asked: Asked, _: str) -> Response:  # noqa: ARG002 - the same for everybody
+        return as_json(200, {"data": [_listed(name, offer) for name, offer in OFFERS.items()]})
+
+    def _create(self, asked: Asked, _: str) -> Response:
         """What can be refused is refused before anything is charged, and all but one error comes under its status."""
         wishes = self._wishes(asked)
-        words = str(wishes.get("prompt", "")).lower().split()
+        words = asked.words(wishes.get("prompt", ""))
         if "flagged" in words:
             seen = {"reasons": ["violence"], "flagged_input": str(wishes["prompt"])[:50], "provider_name": "Maker"}
             raise Refused(403, "Your input was flagged.", metadata=seen)
-        if self._per_minute is not None and self._recent(asked.now) >= self._per_minute:
-            raise Refused(429, "Rate limit exceeded", retry_after="30")
+        if self._per_minute is not None and self.charged_within(60.0, asked.now) >= self._per_minute:
+            raise self.throttled()
         under_way = [job for job in self.jobs.values() if self._status(job, asked.now) in ("pending", "in_progress")]
         if self._at_once is not None and len(under_way) >= self._at_once:
             raise Refused(402, "The budget for jobs under way is used up.", retry_after="10")
@@ -201,34 +275,52 @@ class OpenRouterTwin:
         made = self._make(wishes, usd, words, asked.now)
         if "unsure" in words:  # it runs, and nobody is told under which id
             raise Refused(502, "The maker's answer was cut off.", under=202)
-        told = {"id": made.id, "polling_url": f"{asked.origin}/api/v1/videos/{made.id}", "status": "pending"}
-        return _json(202, told, before=True)
+        told = {"id": made.id, "polling_url": self._here(asked, made.id), "status": "pending"}
+        return as_json(202, told, before=BLANK)
 
-    def _wishes(self, asked: _Asked) -> dict[str, Any]:
+    def _wishes(self, asked: Asked) -> dict[str, Any]:
         """The body as the model understands it."""
-        if asked.number("content-length", asked.headers) > MAX_BODY_BYTES:
+        if _number("content-length", asked.headers) > MAX_BODY_BYTES:
             raise Refused(413, "Request body is too large")
-        body = asked.request.body
-        if not isinstance(body, Mapping):
-            raise Refused(400, "The body must be a JSON object.")
+        body = asked.json(Refused(400, "The body must be a JSON object."))
         if not isinstance(model := body.get("model"), str) or not model:
             raise Refused(400, "model: Required")
         if (offer := OFFERS.get(model)) is None:
             raise Refused(404, f"No endpoints found for {model}.")
         known = {name: value for name, value in body.items() if name in TYPES and offer.allows(name)}
+        if known.get("frame_images"):
+            known.pop("input_references", None)  # the frames win
         self.dropped += sorted(set(body) - set(known) - {"model"})
         for name, value in known.items():
-            if not _fits(value, TYPES[name]) or not _offered(name, value, offer):
+            if not fits(value, TYPES[name]) or not _offered(name, value, offer):
                 raise Refused(400, f"{name}: Invalid value for {model}")
         if not known.get("prompt") and not known.get("frame_images"):
             raise Refused(400, "prompt: Required")
+        self._go_on(known.get("previous_job_id"), model, asked)
+        self.dropped += _unpassed(known.get("provider"), offer)
         return {"model": model, **known}
+
+    def _go_on(self, id: str | None, model: str, asked: Asked) -> None:
+        """A job is gone on with by its own model, once it is done and while its video is there."""
+        if id is None:
+            return
+        if OFFERS[model].on_usd is None:
+            raise Refused(400, f"previous_job_id: {model} does not support continuation")
+        before = self._known(id)
+        if before.wishes["model"] != model:
+            raise Refused(400, "previous_job_id: The previous job was made by another model")
+        if self._status(before, asked.now) != "completed":
+            raise Refused(409, "previous_job_id: The previous job is not completed")
+
+    def _here(self, asked: Asked, id: str) -> str:
+        """The address of a job."""
+        return f"{urlsplit(asked.origin).path if self._relative else asked.origin}/api/v1/videos/{id}"
 
     def _make(self, wishes: dict[str, Any], usd: float, words: list[str], now: float) -> Job:
         fate = next((FATES[word] for word in words if word in FATES), ("completed", ""))
         made = Job(
-            id=self._fresh("job"),
-            generation_id=f"gen-vid-{now:.0f}-{self._fresh('generation')}",
+            id=self._fresh("job", now if self._long_ids else None),
+            generation_id=self._fresh("generation", now),
             wishes=wishes,
             usd=usd,
             created_at=now,
@@ -236,13 +328,15 @@ class OpenRouterTwin:
             error=fate[1],
         )
         self.jobs[made.id] = made
-        self.ledger.append(Line(at=now, what="charge", about=made.id))
+        self.charge(made.id, now, usd, round(usd * 10**6), str(wishes["model"]))
         return made
 
-    def _get(self, asked: _Asked, id: str) -> Response:
+    def _get(self, asked: Asked, id: str) -> Response:
         job = self._known(id)
-        status = self._status(job, asked.now)
-        here = f"{asked.origin}/api/v1/videos/{id}"
+        if self.hides(asked, id):
+            raise Refused(404, "Job not found")
+        status = asked.said(self._status(job, asked.now))
+        here = self._here(asked, id)
         view: dict[str, object] = {"id": id, "generation_id": job.generation_id, "polling_url": here, "status": status}
         if status == "completed" and self._signed_s:
             until = int(asked.now + self._signed_s)
@@ -252,22 +346,22 @@ class OpenRouterTwin:
             view |= {"unsigned_urls": [f"{here}/content?index=0"]}
         if status == "completed":
             view |= {"usage": {"cost": job.usd, "is_byok": False}}
-        return _json(200, view | ({"error": job.error} if status in ("failed", "dead") else {}))
+        return as_json(200, view | ({"error": job.error} if status in ("failed", "dead") else {}))
 
-    def _content(self, asked: _Asked, id: str) -> Response:
+    def _content(self, asked: Asked, id: str) -> Response:
         job = self._known(id)
         if asked.query.get("index", "0") != "0":
             raise Refused(400, "index: There is no such video")
-        if (status := self._status(job, asked.now)) == "expired":
+        if (status := self._status(job, asked.now)) == "expired" or asked.hit(ExpiredUrl):
             raise Refused(410, "The video is gone.")
         if status != "completed":
             raise Refused(409, "The video is not completed.")
-        return Response(status=200, body=self._clip, headers={"content-type": "video/mp4"})
+        return self.result(asked)
 
-    def _stored(self, asked: _Asked, id: str) -> Response:
-        if id not in self.jobs or asked.now >= asked.number("expires", asked.query):
+    def _stored(self, asked: Asked, id: str) -> Response:
+        if id not in self.jobs or asked.now >= _number("expires", asked.query) or asked.hit(ExpiredUrl):
             return Response(status=403, body=b"<Error>expired</Error>", headers={"content-type": "application/xml"})
-        return Response(status=200, body=self._clip, headers={"content-type": "video/mp4"})
+        return self.result(asked)
 
     def _known(self, id: str) -> Job:
         if id not in self.jobs:
@@ -275,36 +369,19 @@ class OpenRouterTwin:
         return self.jobs[id]
 
     def _status(self, job: Job, now: float) -> str:
-        done_at = job.created_at + self._pending_s + self._render_s
-        if now < done_at:
-            return "pending" if now < job.created_at + self._pending_s else "in_progress"
-        return "expired" if now >= done_at + self._kept_s else job.ends
+        life = self.life(job.created_at)
+        over = "expired" if now >= life.ends_at + self._kept_s else job.ends
+        return {"waiting": "pending", "running": "in_progress", "over": over}[life.stage(now)]
 
-    def _recent(self, now: float) -> int:
-        return sum(line.what == "charge" and line.at > now - 60.0 for line in self.ledger)
-
-    def _fresh(self, kind: str) -> str:
-        digest = hashlib.sha256(f"{self._seed}/{kind}/{len(self.jobs)}".encode()).digest()
-        return b32encode(digest).decode()[:20]
+    def _fresh(self, kind: str, now: float | None) -> str:
+        drawn = b32encode(self.draw(kind)).decode()[:20]
+        return drawn if now is None else f"gen-vid-{now:.0f}-{drawn}"
 
 
-class _Asked(Struct, frozen=True, kw_only=True):
-    """A request with what all answers need of it."""
-
-    request: Request
-    now: float
-    origin: str
-    query: dict[str, str]
-    headers: dict[str, str]
-
-    def number(self, name: str, among: Mapping[str, str]) -> int:
-        """A whole number that a header or the query gives, 0 where there is none."""
-        text = among.get(name, "")
-        return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else 0
-
-
-def _fits(value: object, kind: type) -> bool:
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+def _number(name: str, among: Mapping[str, str]) -> int:
+    """A whole number that a header or the query gives, 0 where there is none."""
+    text = among.get(name, "")
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else 0
 
 
 def _offered(name: str, value: Any, offer: Offer) -> bool:
@@ -318,16 +395,32 @@ def _offered(name: str, value: Any, offer: Offer) -> bool:
             return value in offer.ratios.split()
         case "frame_images":
             return all(_is_frame(frame, offer.frames.split()) for frame in cast("list[object]", value))
+        case "input_references":
+            return len(value) <= offer.references and all(map(_has_image, cast("list[object]", value)))
         case _:
             return True
 
 
 def _is_frame(frame: object, places: list[str]) -> bool:
+    return _has_image(frame) and _object(frame).get("frame_type") in places
+
+
+def _has_image(given: object) -> bool:
     """A picture that was never read (no socket between us) stands for itself."""
-    given = _object(frame)
-    picture = _object(given.get("image_url")).get("url")
+    picture = _object(_object(given).get("image_url")).get("url")
     readable = isinstance(picture, Inline) or str(picture).startswith(("https://", "data:image/"))
-    return readable and given.get("type") == "image_url" and given.get("frame_type") in places
+    return readable and _object(given).get("type") == "image_url"
+
+
+def _unpassed(provider: object, offer: Offer) -> list[str]:
+    """What is meant for a maker and never comes to it."""
+    options = _object(_object(provider).get("options"))
+    lost: list[str] = []
+    for maker, held in options.items():
+        passed = set(_object(_object(held).get("parameters")))
+        known = set(offer.passes.split()) if maker == offer.maker else set[str]()
+        lost += [f"{maker}.{name}" for name in sorted(set(_object(held)) - {"parameters"} | passed - known)]
+    return lost
 
 
 def _object(value: object) -> dict[str, object]:
@@ -337,12 +430,27 @@ def _object(value: object) -> dict[str, object]:
 def _price(wishes: Mapping[str, Any]) -> float:
     """US dollars for the whole video."""
     offer = OFFERS[wishes["model"]]
-    second_usd = offer.usd[wishes.get("resolution", next(iter(offer.usd)))]
+    lines = wishes.get("resolution", next(iter(offer.usd)))
+    usd = offer.usd[lines]
+    if offer.on_usd is not None and "previous_job_id" in wishes:
+        usd = offer.on_usd[lines]
+    elif offer.silent_usd is not None and not wishes.get("generate_audio", offer.audio):
+        usd = offer.silent_usd[lines]
+    if offer.by_token:
+        usd *= _pixels(lines, wishes.get("aspect_ratio", "16:9")) * TOKENS_A_SECOND
     seconds: int = wishes.get("duration", offer.durations[0])
-    return round(seconds * second_usd, 6)
+    images = len(wishes.get("frame_images", ())) + len(wishes.get("input_references", ()))
+    return round(seconds * usd + images * offer.image_usd, 6)
+
+
+def _pixels(lines: str, ratio: str) -> float:
+    short = LINES.get(lines) or int(lines.removesuffix("p"))
+    across, down = (int(part) for part in ratio.split(":"))
+    return short * short * max(across, down) / min(across, down)
 
 
 def _listed(id: str, offer: Offer) -> dict[str, object]:
+    unit = "video_tokens" if offer.by_token else "duration_seconds"
     return {
         "id": id,
         "canonical_slug": id,
@@ -355,11 +463,6 @@ def _listed(id: str, offer: Offer) -> dict[str, object]:
         "supported_frame_images": offer.frames.split(),
         "generate_audio": offer.audio,
         "seed": offer.seed,
-        "pricing_skus": {f"duration_seconds_{lines}": str(usd) for lines, usd in offer.usd.items()},
-        "allowed_passthrough_parameters": [],
+        "pricing_skus": {f"{unit}_{lines.lower()}": str(usd) for lines, usd in offer.usd.items()},
+        "allowed_passthrough_parameters": offer.passes.split(),
     }
-
-
-def _json(status: int, content: object, headers: Mapping[str, str] | None = None, *, before: bool = False) -> Response:
-    headers = {"content-type": "application/json", **(headers or {})}
-    return Response(status=status, body=(BLANK if before else b"") + msgspec.json.encode(content), headers=headers)

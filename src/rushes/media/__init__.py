@@ -11,6 +11,8 @@ import contextlib
 import importlib.util
 import os
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -20,6 +22,7 @@ from rushes.faults import MEDIA_EXTRA, Code, ExtraMissing, RushesError
 from rushes.video import Probe
 
 WALL_S = 20.0
+BLOCK_BYTES = 256 * 1024
 
 
 class MediaTrouble(RushesError):
@@ -37,6 +40,7 @@ class Answer(Struct, omit_defaults=True):
 
     probe: Probe = Probe()
     size: tuple[int, int] = (0, 0)
+    size_bytes: int = 0  # of what follows the line
     trouble: str = ""
 
 
@@ -50,17 +54,55 @@ async def probe(path: Path, *, wall_s: float = WALL_S) -> Probe:
     return (await _ask("probe", path, wall_s)).probe
 
 
+async def probe_audio(path: Path, media_type: str, *, wall_s: float = WALL_S) -> Probe:
+    """How long an audio file is, by all its packets. Raises MediaTrouble when it is not one of that media type."""
+    return (await _ask("audio", path, wall_s, media_type)).probe
+
+
 async def check_image(path: Path, *, wall_s: float = WALL_S) -> tuple[int, int]:
     """Width and height of a picture that was decoded to its last pixel. Raises MediaTrouble when it cannot be."""
     return (await _ask("image", path, wall_s)).size
 
 
-async def _ask(verb: str, path: Path, wall_s: float) -> Answer:
-    """Ask a child; whatever happens (too slow, cancelled), it is gone when this returns."""
+async def reencoded(path: Path, media_type: str, *, wall_s: float = WALL_S) -> AsyncGenerator[bytes, None]:
+    """A picture as another media type (png, jpeg or webp), piece by piece: upright, and of an animation the first.
+
+    Raises MediaTrouble when it cannot be read, also behind the first pieces.
+    """
+    deadline = asyncio.get_running_loop().time() + wall_s
+    async with _child("reencode", path, media_type) as output:
+        async with _until(deadline, wall_s):
+            left = _answer(await output.readline()).size_bytes
+        while left:
+            async with _until(deadline, wall_s):
+                piece = await output.read(min(left, BLOCK_BYTES))
+            if not piece:
+                raise _broken()
+            left -= len(piece)
+            yield piece
+
+
+async def _ask(verb: str, path: Path, wall_s: float, *more: str) -> Answer:
+    async with _child(verb, path, *more) as output, _until(asyncio.get_running_loop().time() + wall_s, wall_s):
+        return _answer(await output.readline())
+
+
+@asynccontextmanager
+async def _until(deadline: float, wall_s: float) -> AsyncGenerator[None, None]:
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError as error:
+        raise Unexamined(f"The file took longer than {wall_s:g} s to examine: it is refused.") from error
+
+
+@asynccontextmanager
+async def _child(verb: str, path: Path, *more: str) -> AsyncGenerator[asyncio.StreamReader, None]:
+    """What a child prints; whatever happens (too slow, cancelled), it is gone when this ends."""
     if not available():
         raise ExtraMissing(MEDIA_EXTRA)
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "rushes.media", verb, str(path)),
+        *(sys.executable, "-P", "-m", "rushes.media", verb, str(path), *more),
         stdin=asyncio.subprocess.PIPE,  # held open: the child ends when it closes
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -69,12 +111,7 @@ async def _ask(verb: str, path: Path, wall_s: float) -> Answer:
     )
     assert child.stdout is not None
     try:
-        async with asyncio.timeout(wall_s):
-            line = await child.stdout.read()
-            await child.wait()
-            return _answer(line)
-    except TimeoutError as error:
-        raise Unexamined(f"The file took longer than {wall_s:g} s to examine: it is refused.") from error
+        yield child.stdout
     finally:
         if child.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -86,7 +123,11 @@ def _answer(line: bytes) -> Answer:
     try:
         answer = msgspec.json.decode(line, type=Answer)
     except msgspec.DecodeError as error:
-        raise Unexamined("The file broke the process that examined it: it is refused.") from error
+        raise _broken() from error
     if answer.trouble:
         raise MediaTrouble(answer.trouble)
     return answer
+
+
+def _broken() -> Unexamined:
+    return Unexamined("The file broke the process that examined it: it is refused.")

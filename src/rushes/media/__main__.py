@@ -1,4 +1,4 @@
-"""The child: `python -m rushes.media render SPEC | probe FILE | image FILE`.
+"""The child: `python -m rushes.media render SPEC | probe FILE | audio FILE TYPE | image FILE | reencode FILE TYPE`.
 
 It limits itself before it touches a byte, and ends when the pipe on its standard input does: with its parent, however
 that died. (Linux's parent-death signal is not used: it is sent when the *thread* that started the child ends.)
@@ -13,6 +13,7 @@ other frames for the same input every few runs.
 from __future__ import annotations
 
 import errno
+import io
 import math
 import os
 import resource
@@ -21,16 +22,17 @@ import threading
 from array import array
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import av
 import msgspec
 from av.codec.context import Flags
 from av.container import InputContainer, OutputContainer
+from av.stream import Disposition
 from PIL import Image
 
 from rushes.media import Answer, MediaTrouble
-from rushes.media.scene import Scene, Shot, upright
+from rushes.media.scene import Scene, Shot, turned, upright
 from rushes.video import Probe
 
 LOOK_CPU_S, LOOK_MEMORY_BYTES = 10, 2 * 2**30
@@ -40,10 +42,23 @@ MAX_TRACKS = 8
 MAX_FPS = 1000
 SOUND_HZ = 48_000
 NOTES_HZ: Final = (220, 247, 294, 330, 392, 440)
+FORMATS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    "image/png": ("PNG", {}),
+    "image/jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    "image/webp": ("WEBP", {"lossless": True, "exact": True}),
+}
+DEMUXERS: Final = {
+    "audio/mpeg": "mp3",
+    "audio/wav": "wav",
+    "audio/flac": "flac",
+    "audio/ogg": "ogg",
+    "audio/aac": "aac",
+    "audio/mp4": "mp4",
+}
 DISK_FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def main(verb: str, file: str) -> None:
+def main(verb: str, file: str, media_type: str = "") -> None:
     """Do one thing and end. What comes of it is printed, or for `render` written beside the spec."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if verb == "render":
@@ -52,7 +67,10 @@ def main(verb: str, file: str) -> None:
     else:
         _limit(LOOK_CPU_S, LOOK_MEMORY_BYTES)
         _lower(resource.RLIMIT_FSIZE, 0)
-        sys.stdout.buffer.write(msgspec.json.encode(_look(verb, Path(file))))
+        content = io.BytesIO()
+        answer = _look(verb, Path(file), media_type, content)
+        sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
+        sys.stdout.buffer.write(content.getbuffer())
 
 
 def _end_with_parent() -> None:
@@ -78,13 +96,49 @@ def _lower(kind: int, value: int) -> None:
 # ── Looking ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _look(verb: str, path: Path) -> Answer:
+def _look(verb: str, path: Path, media_type: str = "", into: BinaryIO | None = None) -> Answer:
+    """The answer's line; what follows it is written into the last argument."""
     try:
-        return Answer(probe=_probe(path)) if verb == "probe" else Answer(size=upright(path).size)
+        match verb:
+            case "probe":
+                return Answer(probe=_probe(path))
+            case "audio":
+                return Answer(probe=_sounds(path, media_type))
+            case "reencode":
+                assert into is not None
+                return Answer(size_bytes=_reencode(path, media_type, into))
+            case _:
+                return Answer(size=upright(path).size)
     except MediaTrouble as trouble:
         return Answer(trouble=trouble.detail)
     except Exception:  # noqa: BLE001 - damaged files raise a dozen kinds, AttributeError and MemoryError among them
-        return Answer(trouble=f"The file is not {'a video' if verb == 'probe' else 'an image'} that can be decoded.")
+        kind = {"probe": "a video", "audio": "an audio file"}.get(verb, "an image")
+        return Answer(trouble=f"The file is not {kind} that can be decoded.")
+
+
+def _reencode(path: Path, media_type: str, into: BinaryIO) -> int:
+    """Write a picture as another type, its colours and what shines through it kept as far as the type can."""
+    image = turned(path)
+    profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA") else None
+    form, more = FORMATS[media_type]
+    if image.has_transparency_data and form == "JPEG":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    image = image.convert("RGBA" if image.has_transparency_data and form != "JPEG" else "RGB")
+    image.save(into, form, icc_profile=profile, **more)
+    return into.tell()
+
+
+def _sounds(path: Path, media_type: str) -> Probe:
+    """How long the packets of the sound last together: what a file's head says of it may be a guess."""
+    with path.open("rb") as file, av.open(file, format=DEMUXERS[media_type]) as container:
+        assert isinstance(container, InputContainer)
+        if not container.streams.audio or len(container.streams) > MAX_TRACKS:
+            raise MediaTrouble("The file holds no sound, or too many tracks.")
+        if any(not video.disposition & Disposition.attached_pic for video in container.streams.video):
+            raise MediaTrouble("The file is a video.")
+        sound = container.streams.audio[0]
+        ticks = sum(packet.duration or 0 for packet in container.demux(sound))
+        return Probe(duration_seconds=round(float(ticks * (sound.time_base or 0)), 3) or None, has_audio=True)
 
 
 def _probe(path: Path) -> Probe:

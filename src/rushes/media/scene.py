@@ -163,13 +163,18 @@ class Scene:
         return 0.42 + sum(size * math.sin(math.tau * (count * at + roll(count))) for count, size in waves)
 
 
-def upright(path: Path) -> Image.Image:
+def turned(path: Path) -> Image.Image:
     """A picture decoded to its last pixel and turned as its camera says. Its size is checked before a pixel is."""
     with Image.open(path, formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise MediaTrouble(f"The image has {image.width}x{image.height} pixels: the limit is 67 million.")
         image.load()
-        return ImageOps.exif_transpose(image).convert("RGB")
+        return ImageOps.exif_transpose(image)
+
+
+def upright(path: Path) -> Image.Image:
+    """The same in plain colours, without what shines through."""
+    return turned(path).convert("RGB")
 
 
 def mix(one: Colour, other: Colour, share: float) -> Colour:

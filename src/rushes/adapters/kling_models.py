@@ -1,0 +1,175 @@
+"""What Kling's models take on its wire of 2026, as data.
+
+Limits are those of copies of its pages, mid to late 2026; prices are those of its llms.txt, under the older names of
+the same models, and None where there is none. Defaults are Kling's own where it has one, and told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from rushes.adapters.capabilities import BOOLEAN, STRING, Media, Model, Only, Option, Price, Rate
+from rushes.video import JSON, REFERENCES, Config, Role
+
+LINES: Final = ("720p", "1080p", "2160p")
+LONG, SHORT = tuple(float(seconds) for seconds in range(3, 16)), (5.0, 10.0)
+FRAMES: Final[dict[Role, int]] = {"first_frame": 1, "last_frame": 1}
+SEVEN: Final[dict[Role, int]] = dict.fromkeys(sorted(REFERENCES), 7)
+FOUR: Final[dict[Role, int]] = dict.fromkeys(SEVEN, 4)
+IMAGE: Final = Media(types=("image/jpeg", "image/png"), max_bytes=50_000_000)
+CLIP: Final = Media(types=("video/mp4", "video/quicktime"), most=1, max_bytes=200_000_000, least_s=3.0, most_s=15.5)
+MARK: Final = {"watermark": BOOLEAN}
+SHOTS: Final = {"multi_shot": BOOLEAN}
+ELEMENTS: Final = dict.fromkeys(("element_1", "element_2", "element_3"), STRING)
+VOICES: Final = dict.fromkeys(("voice_1", "voice_2"), STRING)
+OF_CLIP: Final = {"audio": Option("string", ("original", "off"))}
+TURNED: Final = {"character_orientation": Option("string", ("video", "image"))}
+SETTINGS: Final = SHOTS | OF_CLIP | TURNED  # options that are settings there, under the same names
+SHAPE: Final = {"resolution": "resolution", "duration_seconds": "duration", "aspect_ratio": "aspect_ratio"}
+WIRE: Final = {**SHAPE, "generate_audio": "audio", "first_frame": "first_frame", "last_frame": "last_frame"}
+OMNI: Final = WIRE | dict.fromkeys(sorted(REFERENCES), "refer_image")
+REMADE: Final = OMNI | {"source": "base_video", "reference_video": "feature_video"}
+ACTED: Final = {"resolution": "resolution", "character": "image", "performance": "video"}
+
+
+def _price(silent: Sequence[int], sound: Sequence[int] = ()) -> Price:
+    """Micro-dollars of a second at each of LINES."""
+    with_sound, without = zip(LINES, sound, strict=False), zip(LINES, silent, strict=False)
+    rates = [Rate({"resolution": lines, "generate_audio": True}, amount) for lines, amount in with_sound]
+    rates += [Rate({"resolution": lines}, amount) for lines, amount in without]
+    source, dearest = "Kling's llms.txt, under the old ids", max(*silent, *sound)
+    return Price(per="second", micro_usd=dearest, rates=tuple(rates), source=source, as_of="2026-08-12")
+
+
+def _animated(words: Model, **changes: Any) -> Model:
+    """From a first frame, whose shape the clip has. Where no page limits its prompt, nothing here does."""
+    row = replace(words, operations=("image-to-video",), aspect_ratios=(), roles=FRAMES, media={"image": IMAGE})
+    row = replace(row, defaults=replace(words.defaults, aspect_ratio=None), prompt="optional", max_prompt_chars=None)
+    return replace(row, **changes)
+
+
+def _acted(words: Model, price: Price | None, options: dict[str, Option]) -> Model:
+    """A character that does what is done in a clip, for as long."""
+    row = replace(words, operations=("character-performance",), aspect_ratios=(), durations_s=(), fields=frozenset())
+    media = {"image": IMAGE, "video": replace(CLIP, max_bytes=100_000_000, most_s=30.0)}
+    row = replace(row, resolutions=LINES[:2], roles={"character": 1, "performance": 1}, media=media, only=())
+    row = replace(row, options=MARK | OF_CLIP | TURNED | options, prompt="optional", max_prompt_chars=None)
+    turned: dict[str, JSON] = {
+        "character_orientation": "video"
+    }  # one must be told, and this one allows the longer clips
+    return replace(row, defaults=Config(resolution="720p", provider_options=turned), wire=ACTED, price=price)
+
+
+def _omni(words: Model, longest_s: float, with_clip: Price) -> tuple[Model, ...]:
+    """All rows of a model that takes words, frames, references and a clip on one path.
+
+    Seven references fit, four beside a clip. Elements count among them, which data cannot say: they go with words
+    alone. So a last frame takes the place of a reference. A clip that is made over keeps its length and shape; one to
+    borrow from wants shots, and those go with no frame.
+    """
+    row = replace(words, options={name: option for name, option in words.options.items() if name not in ELEMENTS})
+    framed = _animated(row, roles=FRAMES | SEVEN, max_prompt_chars=words.max_prompt_chars)
+    rules = [Only("source", other, (None,)) for other in ("duration_seconds", "aspect_ratio")]
+    rules += [Only("reference_video", "audio", ("off", None))]
+    if "multi_shot" in row.options:
+        rules += [Only("source", "multi_shot", (False, None)), Only("reference_video", "multi_shot", (True, None))]
+    clips = replace(row, operations=("video-to-video",), roles={"source": 1, "reference_video": 1, **FOUR})
+    clips = replace(clips, fields=frozenset(), options={**row.options, **OF_CLIP}, only=tuple(rules), wire=REMADE)
+    media = {"image": replace(IMAGE, most=4), "video": replace(CLIP, most_s=longest_s)}
+    return (
+        words,
+        replace(framed, media={"image": replace(IMAGE, most=8)}),
+        replace(row, operations=("multi-image",), roles=SEVEN, media={"image": replace(IMAGE, most=7)}),
+        replace(clips, media=media, defaults=Config(resolution="720p"), price=with_clip),
+    )
+
+
+TURBO: Final = Model(
+    id="kling-3.0-turbo",  # each of its clips has sound, so there is no choice of it
+    operations=("text-to-video",),
+    durations_s=LONG,
+    aspect_ratios=("16:9", "9:16", "1:1"),
+    resolutions=LINES[:2],
+    options=MARK,
+    defaults=Config(duration_seconds=5.0, resolution="720p"),
+    max_prompt_chars=3072,
+    draws_seed=False,
+    wire=WIRE,
+    price=replace(_price((112_000, 140_000)), source="0.8 or 1 unit of 0.14 USD, in copies", as_of="2026-11-21"),
+)
+FULL: Final = replace(
+    TURBO,
+    id="kling-3.0",
+    aliases=("kling-v3", "kling-v3.0"),
+    resolutions=LINES,
+    fields=frozenset({"generate_audio"}),
+    options=MARK | SHOTS,
+    defaults=replace(TURBO.defaults, generate_audio=False),
+    price=_price((84_000, 112_000, 420_000), (126_000, 168_000, 420_000)),
+)
+ALL: Final = replace(
+    FULL,
+    id="kling-3.0-omni",
+    aliases=("kling-v3-omni", "kling-v3.0-omni"),
+    options=MARK | SHOTS | ELEMENTS,
+    defaults=replace(FULL.defaults, aspect_ratio="16:9"),
+    max_prompt_chars=None,
+    wire=OMNI,
+    price=_price((84_000, 112_000, 420_000), (112_000, 140_000, 420_000)),
+)
+ONE: Final = replace(
+    TURBO,
+    id="kling-o1",
+    aliases=("kling-video-o1",),
+    durations_s=LONG[:8],
+    options=MARK | ELEMENTS,
+    defaults=replace(TURBO.defaults, aspect_ratio="16:9"),
+    max_prompt_chars=2500,
+    wire=OMNI,
+    price=_price((84_000, 112_000)),
+)
+OLD: Final = replace(
+    FULL,
+    id="kling-2.6",
+    aliases=("kling-v2-6", "kling-v2.6"),
+    durations_s=SHORT,
+    resolutions=LINES[:2],
+    options=MARK,
+    only=(Only("generate_audio", "resolution", ("1080p",)),),
+    max_prompt_chars=2500,
+    price=_price((42_000, 70_000), (140_000, 140_000)),
+)
+OLDER: Final = replace(
+    TURBO,
+    id="kling-2.5-turbo",
+    aliases=("kling-v2-5-turbo", "kling-v2.5-turbo"),
+    durations_s=SHORT,
+    max_prompt_chars=None,
+    price=_price((42_000, 70_000)),
+)
+ENDED: Final = Only("last_frame", "resolution", ("1080p",))
+SPOKEN: Final = tuple(Only(voice, "generate_audio", (True,)) for voice in VOICES)
+VOICED: Final = _price((42_000, 70_000), (168_000, 168_000))
+MUTE: Final = Rate({"generate_audio": True, "voice_1": False, "voice_2": False}, 140_000)
+MODELS: Final = (
+    TURBO,
+    _animated(TURBO, roles={"first_frame": 1}, max_prompt_chars=2500),
+    FULL,
+    _animated(FULL, options=MARK | SHOTS | ELEMENTS),
+    _acted(FULL, _price((126_000, 168_000)), {"element_1": STRING}),
+    *_omni(ALL, 15.5, _price((126_000, 168_000, 420_000))),
+    *_omni(ONE, 10.0, _price((126_000, 168_000))),
+    OLD,
+    _animated(
+        OLD,
+        options=MARK | VOICES,
+        only=(*OLD.only, ENDED, *SPOKEN),
+        price=replace(VOICED, rates=(MUTE, *VOICED.rates)),
+    ),
+    _acted(OLD, None, {}),
+    OLDER,
+    _animated(OLDER, only=(ENDED,)),
+)

@@ -1,0 +1,173 @@
+"""One job on the real system, in virtual time, with a provider's twin: and the process dies at a point of its send."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final, Literal, TypeAlias, get_args
+
+from msgspec import Struct
+
+from rushes.actors import codec
+from rushes.actors import messages as m
+from rushes.actors.perform import Performer
+from rushes.actors.system import System
+from rushes.adapters.base import Adapter, Failed, Keep, Request, Response, Sink, needs_prepare
+from rushes.assets import Assets, KeepAs
+from rushes.eventstore.base import Stored, Write
+from rushes.eventstore.memory import MemoryStore
+from rushes.faults import Fault
+from rushes.testing.loop import run
+from rushes.testing.orders import Order
+from rushes.testing.wires import EPOCH_S, Wire, kept
+from rushes.units import AssetRef, keyed_job_id
+from rushes.video import Probe, Target
+
+Point: TypeAlias = Literal["before", "lost", "after", "told"]
+"""before: the process dies when the request is about to leave. lost: the answer gets lost, and the process lives.
+after: it dies when the provider has accepted. told: it dies when the answer is there, and not yet on disk."""
+POINTS: Final[tuple[Point, ...]] = get_args(Point)
+PAUSE_S: Final = 60.0
+PATIENCE_S: Final = 48 * 3600.0
+TENANT: Final = "default"
+
+
+class Ending(Struct, frozen=True):
+    """How it ended."""
+
+    job: m.Job
+    events: tuple[m.Event, ...]
+    crashed: bool
+    took_s: float
+
+
+class _Log(MemoryStore):
+    """A log whose disk stops in the middle of an append."""
+
+    dead = False
+
+    async def append(self, write: Write) -> Stored:
+        """See EventStore."""
+        if self.dead:
+            await _never()
+        return await super().append(write)
+
+
+class _Shelf(Assets):
+    """Takes are looked at and dropped."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("/nowhere"))
+
+    def sink(self, key: str, max_bytes: int = 0) -> KeepAs:
+        """Where one take goes."""
+        return _Dropped(self, key, max_bytes)
+
+
+class _Dropped(KeepAs):
+    async def __call__(self, chunks: AsyncIterator[bytes], *, media_type: str, size_bytes: int | None) -> AssetRef:
+        content = b"".join([chunk async for chunk in chunks])
+        assert size_bytes == len(content)
+        return kept(Response(status=200, body=content, headers={"content-type": media_type}))
+
+
+class _Line:
+    """The way to the twin. It is the clock as well."""
+
+    def __init__(self, wire: Wire, store: _Log, point: Point | None) -> None:
+        self._wire, self._store, self._point = wire, store, point
+        self.down = asyncio.Event()
+
+    def now(self) -> float:
+        """The wall clock."""
+        return round(EPOCH_S + asyncio.get_running_loop().time(), 3)
+
+    async def send(self, adapter: Adapter, target: Target, request: Request) -> Response:  # noqa: ARG002
+        """One exchange."""
+        self._wire.asked.append(request)
+        point = self._point if request.spends else None
+        if point == "before":
+            await self._die()
+        await asyncio.sleep(0.1)
+        reply = self._wire.exchange(request, self.now())
+        if point is None:
+            return reply
+        if point == "after":
+            await self._die()
+        self._point = None
+        if point == "told":
+            self._store.dead = True
+            self.down.set()
+            return reply
+        raise Failed(Fault("no_answer", "The connection was closed.", retryable=True), certain=False)
+
+    async def keep(self, adapter: Adapter, target: Target, ask: Keep, sink: Sink) -> AssetRef:  # noqa: ARG002
+        """A result."""
+        reply = self._wire.fetch(ask, self.now())
+        return await sink(_once(reply.body), media_type=kept(reply).media_type, size_bytes=len(reply.body))
+
+    async def _die(self) -> None:
+        self._point = None
+        self.down.set()
+        await _never()
+
+
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+async def _never() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def _probe(path: Path) -> Probe:  # noqa: ARG001 - the suite compares the bytes itself
+    return Probe()
+
+
+def live_through(wire: Wire, order: Order, point: Point | None = None, seed: int = 0) -> Ending:
+    """Run one job until it has ended or waits for a person.
+
+    `point` is where its first process dies; another `seed` is another order of what is ready at the same time.
+    """
+    wire.ready(order)
+    return run(_live(wire, order, point), seed)
+
+
+async def _live(wire: Wire, order: Order, point: Point | None) -> Ending:
+    loop, store = asyncio.get_running_loop(), _Log()
+    line, name = _Line(wire, store, point), keyed_job_id(TENANT, order.about, 0)
+    system = _system(wire, line, store)
+    await system.start()
+    await system.generate(name, TENANT, _request(wire, order))
+    crashed = False
+    while True:
+        if point in ("before", "after", "told") and not crashed:
+            await line.down.wait()
+            await asyncio.sleep(0)  # the append that is never finished begins
+            await system.stop(0.0)
+            store.dead, crashed = False, True
+            system = _system(wire, line, store)
+            await system.start()
+        job = (await system.look(name)).job
+        if isinstance(job, m.Ended | m.Parked) or loop.time() > PATIENCE_S:
+            await system.stop(0.0)
+            stream = await store.find(name)
+            assert stream is not None
+            events = tuple(codec.decode(one) for one in await store.read(stream.id))
+            return Ending(job, events, crashed, loop.time())
+        await asyncio.sleep(PAUSE_S)
+
+
+def _system(wire: Wire, line: _Line, store: _Log) -> System:
+    adapters = {wire.adapter.name: wire.adapter}
+    performer = Performer(adapters, line, _Shelf(), line, _probe)
+    return System(store=store, adapters=adapters, performer=performer, clock=line)
+
+
+def _request(wire: Wire, order: Order) -> m.JobRequested:
+    target = wire.target(order)
+    needs = needs_prepare(wire.adapter, order.spec, target)
+    return m.JobRequested(
+        spec=order.spec, route=(target,), needs=("prepare",) if needs else (), start_by=EPOCH_S + 3600.0
+    )

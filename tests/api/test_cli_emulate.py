@@ -1,0 +1,154 @@
+"""`rushes emulate` as people run it: the real command, and the real `rushes generate` pointed at it by its exports."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+
+from rushes.cli.emulate import clock, exports
+from rushes.emulators.xai import XaiTwin
+from rushes.faults import BadRequest
+
+COMMAND = (sys.executable, "-m", "rushes.cli")
+PATIENCE_S = 60.0
+MODEL = ("--model", "runway/gen4.5", "--duration", "5")
+UNSURE = {"rules": [{"do": "error", "on": "submit", "after_accept": True, "times": 1}]}
+
+
+def environ(**more: str) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+    return kept | {"PYTHONDONTWRITEBYTECODE": "1", "RUSHES_CONFIG": os.devnull} | more
+
+
+def run(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, *words, "--data", str(folder)]
+    return subprocess.run(command, env=environ(**env), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+
+
+def one_sentence(done: subprocess.CompletedProcess[str], *told: str) -> None:
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("rushes: ")
+    assert [word for word in told if word not in said] == []
+
+
+@contextmanager
+def emulating(*words: str) -> Iterator[dict[str, str]]:
+    """The variables that it prints first, as a shell reads them; ended by Ctrl-C."""
+    command = [*COMMAND, "emulate", *words, "--print-env"]
+    with subprocess.Popen(command, env=environ(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            lines = iter(process.stdout.readline, "")
+            told = "".join(takewhile(lambda line: not line.startswith("# "), lines)) + "env"
+            shown = subprocess.run(["/bin/sh", "-c", told], env={}, capture_output=True, text=True, check=True).stdout
+            yield dict(line.split("=", 1) for line in shown.splitlines())
+        finally:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE_S) == 0
+
+
+def ask(url: str, path: str, body: object = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    with urlopen(Request(url + path, data, method="GET" if data is None else "PUT"), timeout=PATIENCE_S) as reply:
+        return json.load(reply)
+
+
+def test_a_job_runs_against_it_and_a_fault_is_seen(tmp_path: Path) -> None:
+    with emulating("runway", "--clock", "50") as env:
+        url = env["RUNWAYML_BASE_URL"].removesuffix("/runway")
+        keys = {name: env[name] for name in ("RUNWAYML_BASE_URL", "RUNWAYML_API_SECRET")}
+
+        done = run(tmp_path / "data", "generate", "a lake", *MODEL, "-o", str(tmp_path / "lake.mp4"), **keys)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "lake.mp4").read_bytes()[4:8] == b"ftyp"
+        assert "320×180, 2 s" in done.stdout
+        ledger = ask(url, "/_rushes/ledger")
+        asked = [f"{line['method']} {line['path']}" for line in ledger["requests"]]
+        assert asked[0] == "POST /v1/text_to_video"
+        assert ledger["requests"][0]["body"]["promptText"] == "a lake"
+        assert [(charge["amount"], charge["micro_usd"]) for charge in ledger["charges"]] == [(60, 600_000)]
+
+        assert ask(url, "/runway/_rushes/faults", UNSURE) == {"runway": UNSURE}
+        parked = run(tmp_path / "data", "generate", "a sea", *MODEL, **keys)
+        assert (parked.returncode, "billed: unknown" in parked.stderr) == (6, True)
+        ledger = ask(url, "/runway/_rushes/ledger")
+        assert len(ledger["charges"]) == 2
+        assert [line["status"] for line in ledger["requests"] if line["fault"] == "error"] == [500]
+
+
+def test_several_share_a_port_and_a_seed_draws_the_same_ids() -> None:
+    def first(seed: str) -> tuple[str, str]:
+        with emulating("replicate", "xai", "--seed", seed) as env:
+            url = env["REPLICATE_BASE_URL"].removesuffix("/replicate")
+            assert env["XAI_BASE_URL"] == f"{url}/xai/v1"
+            body = json.dumps({"model": "grok-imagine-video", "prompt": "a lake"}).encode()
+            headers = {"content-type": "application/json"}
+            with urlopen(Request(f"{env['XAI_BASE_URL']}/videos/generations", body, headers)) as reply:
+                made = json.load(reply)["request_id"]
+            (line,) = ask(url, "/_rushes/ledger")["requests"]
+            return made, line["provider"]
+
+    one = first("7")
+    assert (one[1], first("7"), first("8") == one) == ("xai", one, False)
+
+
+class Toy(XaiTwin):
+    """A twin that somebody else brings, without an adapter."""
+
+    name = "toy"
+    sdk_env = {"TOY_URL": "/v2"}  # noqa: RUF012 - its base says that it belongs to the class
+
+
+def test_a_twin_names_the_variables_of_its_sdks() -> None:
+    assert dict(exports([Toy(clip=b"")], {}, "http://h:1")) == {"TOY_URL": "http://h:1/toy/v2"}
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["runwy"], ["NAME", "runwy", "kling, openrouter, replicate, runway, xai"]),
+        (["local"], ["NAME", "local"]),
+        (["xai", "xai"], ["NAME", "twice"]),
+        (["xai", "--port", "70000"], ["--port", "65535"]),
+        (["xai", "--port", "1", "--listen", "127.0.0.1:1"], ["--port", "--listen"]),
+        (["xai", "--listen", "here"], ["--listen", "HOST:PORT"]),
+        (["xai", "--clock", "fast"], ["--clock", "speed"]),
+        (["xai", "--clock", "0"], ["--clock", "speed"]),
+        ([], ["NAME", "rushes emulate --help"]),
+    ],
+)
+def test_bad_input_is_one_sentence(tmp_path: Path, words: list[str], named: list[str]) -> None:
+    one_sentence(run(tmp_path / "data", "emulate", *words), *named)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_port_in_use(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        one_sentence(run(tmp_path / "data", "emulate", "xai", "--port", port), port, "in use")
+
+
+def test_its_clock_is_the_walls_or_fast_or_begins_when_told() -> None:
+    real, fast, told = clock("real"), clock("1000000"), clock("2026-11-21T10:00:00Z")
+    began = real()
+    assert 0 <= told() - 1_795_255_200.0 < 60
+    while real() == began:
+        pass
+    assert fast() - real() > 0
+    assert clock("2026-11-21T12:00:00+02:00")() - told() < 60
+    for word in ("fast", "0", "-1", "nan", "inf", "1e9", "2026-13-01"):
+        with pytest.raises(BadRequest):
+            clock(word)
