@@ -193,7 +193,7 @@ async def _flow(content: bytes) -> AsyncIterator[bytes]:
     yield content
 
 
-@pytest.mark.parametrize("content", [b"", b"OggS" + bytes(200), clip()[:60]])
+@pytest.mark.parametrize("content", [b"", b"OggS" + bytes(200), clip()[:60]], ids=["nothing", "ogg", "mp4"])
 def test_what_only_begins_like_a_sound_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
     assert (
