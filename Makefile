@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # Seconds a tier may take on two cores (installing not counted). A tier over its budget is named at the end; it does not fail.
-TIERS := unit:10 contract:90 simulation:60 durability:90 api:60 docs:40
+TIERS := unit:20 contract:120 simulation:60 durability:90 api:120 docs:60
 TYPES_BUDGET_S := 60
 
 help: ## what there is
@@ -61,6 +61,24 @@ $(VENV)/.bench: $(STAMP)
 bench: $(VENV)/.bench ## figures beside their floors, one JSON line each: make bench B=log
 	@$(BIN)/python -m bench $(B)
 
+PARITY := .venv-parity
+SDKS := openai google-genai runwayml replicate
+
+$(PARITY)/.installed: pyproject.toml constraints.txt parity/constraints.txt
+	@test -n "$(PYTHON)" || { echo "rushes needs Python 3.11 or newer: say make PYTHON=/path/to/python3"; exit 2; }
+	@echo "making $(PARITY) with the providers' own SDKs, about half a minute the first time"
+	@if command -v uv >/dev/null 2>&1; then \
+		uv venv -q --allow-existing --python "$$(command -v $(PYTHON))" $(PARITY) && \
+		uv pip install -q --python $(PARITY)/bin/python -c constraints.txt -c parity/constraints.txt -e '.[media]' $(SDKS); \
+	else \
+		$(PYTHON) -m venv $(PARITY) && \
+		$(PARITY)/bin/python -m pip install -q -c constraints.txt -c parity/constraints.txt -e '.[media]' $(SDKS); \
+	fi
+	@touch $@
+
+sdk-parity: $(PARITY)/.installed ## the providers' SDKs beside our adapters: make sdk-parity [SDK=runwayml] [BREAK=body]
+	@BREAK='$(BREAK)' $(PARITY)/bin/python -m parity $(SDK)
+
 record: $(STAMP) ## record a provider's cassettes anew: make record PROVIDER=replicate
 	@$(BIN)/python cassettes/recorder.py $(PROVIDER)
 
@@ -78,4 +96,4 @@ sim: ## run one simulated seed again: make sim SEED=7 [BREAK=no_intent] LOG=sim.
 clean: ## throw the environment and caches away
 	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install demo check format test nightly bench record sim clean
+.PHONY: help install demo check format test nightly bench sdk-parity record sim clean

@@ -1,6 +1,6 @@
 """Measure, and print one JSON line a figure: `python -m bench [GROUP | NAME …]`, from the repository's root.
 
-A word chooses every figure whose dotted name begins with it; without one, all of them run.
+A word chooses a group, or every figure whose dotted name begins with it; without one, all of them run.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from typing import Final, NoReturn
 
 import structlog
 
-from bench import job, log
+from bench import api, job, log
 from bench.figures import BadKnob, Figure, Knobs, knobs
 
-FIGURES: Final[dict[str, Callable[[Knobs], Iterator[Figure]]]] = {**log.FIGURES, **job.FIGURES}
+GROUPS: Final = {"log": log.FIGURES, "job": job.FIGURES, "api": api.FIGURES}
+FIGURES: Final[dict[str, Callable[[Knobs], Iterator[Figure]]]] = {
+    name: measure for group in GROUPS.values() for name, measure in group.items()
+}
 
 
 def chosen(words: Sequence[str]) -> list[Callable[[Knobs], Iterator[Figure]]]:
@@ -27,13 +30,14 @@ def chosen(words: Sequence[str]) -> list[Callable[[Knobs], Iterator[Figure]]]:
         BadKnob: a word that no figure begins with.
     """
     for word in words:
-        if not any(_begins(name, word) for name in FIGURES):
-            raise BadKnob(f"There is no figure {word}. There are: {', '.join(FIGURES)}, and their beginnings.")
-    return [measure for name, measure in FIGURES.items() if not words or any(_begins(name, word) for word in words)]
+        if not any(_is_meant(name, word) for name in FIGURES):
+            known = f"There are: {', '.join(FIGURES)}, their beginnings, and the groups {', '.join(GROUPS)}."
+            raise BadKnob(f"There is no figure {word}. {known}")
+    return [measure for name, measure in FIGURES.items() if not words or any(_is_meant(name, word) for word in words)]
 
 
-def _begins(name: str, word: str) -> bool:
-    return f"{name}.".startswith(f"{word}.")
+def _is_meant(name: str, word: str) -> bool:
+    return f"{name}.".startswith(f"{word}.") or name in GROUPS.get(word, ())
 
 
 def main(words: Sequence[str]) -> int:

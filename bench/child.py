@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -25,25 +27,26 @@ class Child:
     """A running process. `hear` waits for its next line."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
+        assert process.stdout is not None
+        self._process, self.stdout, self.pid = process, process.stdout, process.pid
 
     def hear(self) -> Told:
         """The next thing that it tells. Raises ChildDied."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = self.stdout.readline()
         if not line:
             raise ChildDied(f"{self._process.args!r} ended with {self._process.wait()} and said nothing.")
         return msgspec.json.decode(line, type=Told)
 
 
 @contextmanager
-def child(module: str, *words: object) -> Iterator[Child]:
-    """Run `python -m module words…`, and end it with SIGKILL, whatever happens here."""
+def child(module: str, *words: object, env: Mapping[str, str] = MappingProxyType({})) -> Iterator[Child]:
+    """Run `python -m module words…`, with more in its environment, and end it with SIGKILL, whatever happens here."""
     command = [sys.executable, "-m", module, *map(str, words)]
     quiet, pipe = subprocess.DEVNULL, subprocess.PIPE
     with subprocess.Popen(  # noqa: S603 - our own modules
         command,
         cwd=ROOT,
+        env={**os.environ, **env},
         stdin=quiet,
         stdout=pipe,
         start_new_session=True,  # Ctrl-C is for us alone

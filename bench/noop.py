@@ -5,6 +5,7 @@ What is measured with it is ours alone: no socket, no rendering, no file. Everyt
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,6 +15,7 @@ from unittest import mock
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from rushes import main
 from rushes.actors import messages as m
@@ -121,6 +123,12 @@ class Noop(Adapter):
         return None
 
 
+class OneByOne(Noop):
+    """It takes one job at a time."""
+
+    capabilities = replace(Noop.capabilities, submits_at_once=1)
+
+
 class AtOnce:
     """A transport that answers in the same breath. It stands in the place of `Http`.
 
@@ -156,6 +164,15 @@ class AtOnce:
         raise NotImplementedError
 
 
+class Silent(AtOnce):
+    """A transport that never answers."""
+
+    async def send(self, adapter: Adapter, target: Target, request: Request) -> Response:  # noqa: ARG002
+        """Nothing, for ever."""
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
 def _given(transport: AtOnce, **_: object) -> AtOnce:
     """In the place of a class: what was made before."""
     return transport
@@ -169,11 +186,11 @@ async def _no_probe(path: Path) -> Probe:  # noqa: ARG001
 
 
 @asynccontextmanager
-async def whole_studio(folder: Path, transport: AtOnce) -> AsyncGenerator[Studio]:
+async def whole_studio(folder: Path, transport: AtOnce, adapter: type[Adapter] = Noop) -> AsyncGenerator[Studio]:
     """What `rushes.open` opens: lock, marker, log, list of jobs, system. Only the provider is ours."""
     settings = main.Settings(default_model=NAME, log_level="error")
     with mock.patch.object(main, "Http", partial(_given, transport)), mock.patch.object(main, "_probe", _no_probe):
-        async with main.open_studio(folder, settings=settings, adapters={NAME: Noop()}, environ={}) as studio:
+        async with main.open_studio(folder, settings=settings, adapters={NAME: adapter()}, environ={}) as studio:
             yield studio
 
 

@@ -14,6 +14,7 @@ import asyncio
 import json
 import socket
 import sys
+from base64 import b64encode
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,7 +27,7 @@ from aiohttp import ClientSession
 from scenes import SECRETS, Scene, act, client, pairs, scenes, stage_of
 
 from rushes.adapters.base import Failed
-from rushes.emulators.base import serve_twin
+from rushes.emulators.base import serve_twin, shipped_clip
 from rushes.testing.wires import Pair
 
 HERE: Final = Path(__file__).parent
@@ -34,6 +35,8 @@ REQUEST_HEADERS: Final = frozenset({"content-type"})
 RESPONSE_HEADERS: Final = frozenset(
     {"content-type", "location", "retry-after", "ratelimit-remaining", "ratelimit-reset"}
 )
+CLIP: Final = b64encode(shipped_clip()).decode()
+CLIP_WORD: Final = "(the emulators' clip in base64)"
 PROVENANCE: Final = "twin"  # of all that this program records; a tape of the real service says "real"
 
 
@@ -153,10 +156,12 @@ class Readable:
 
 
 def _opened(body: str | bytes | None) -> object:
+    """JSON as it reads; the one clip that twins hand out stands in it as a word."""
     if not body:
         return None
     try:
-        return {"json": json.loads(body)}
+        text = body if isinstance(body, str) else body.decode()
+        return {"json": json.loads(text.replace(CLIP, CLIP_WORD))}
     except ValueError:
         return {"raw": body}
 
@@ -164,7 +169,7 @@ def _opened(body: str | bytes | None) -> object:
 def _closed(body: dict[str, Any] | None) -> str | bytes | None:
     if body is None:
         return None
-    raw: str | bytes = json.dumps(body["json"]) if "json" in body else body["raw"]
+    raw: str | bytes = json.dumps(body["json"]).replace(CLIP_WORD, CLIP) if "json" in body else body["raw"]
     return raw
 
 

@@ -27,13 +27,13 @@ from rushes.emulators.faults import (
 from rushes.emulators.faulty import FaultyTwin
 from rushes.main import installed_adapters, installed_emulators
 from rushes.testing.orders import Order, content_of, plainest, richest, variants
-from rushes.testing.wires import EPOCH_S, KEY, WRONG_KEY, Pair, Wire, with_own_clips
+from rushes.testing.wires import EPOCH_S, KEY, WRONG_KEY, Pair, Wire, informed, with_own_clips
 from rushes.units import AssetRef, Handle
 from rushes.video import OPERATIONS, Config, VideoSpec
 
 SECRETS: Final = (KEY, WRONG_KEY)
 MARK: Final = "job_1-1"
-RICH: Final = 4  # so many scenes at most show every field and option between them
+RICH: Final = 6  # so many scenes at most show every field and option between them
 
 
 class Scene(Struct, frozen=True, kw_only=True):
@@ -61,14 +61,16 @@ class Seen(Struct):
 def pairs() -> dict[str, Pair]:
     """Every registered adapter with a registered twin, by name."""
     twins = installed_emulators()
-    return {name: Pair(adapter, twins[name]) for name, adapter in installed_adapters().items() if name in twins}
+    return {
+        name: Pair(informed(adapter), twins[name]) for name, adapter in installed_adapters().items() if name in twins
+    }
 
 
 def scenes(pair: Pair) -> dict[str, Scene]:
     """The scenes of a provider, by the names of their tapes."""
     wire, plain = Wire(pair), _orders(pair, plainest)
     first, terms = plain[0], wire.terms(plain[0])
-    words = next(order for order in plain if order.spec.prompt)
+    words = next((order for order in plain if order.spec.prompt), first)
     told = {_operation(first): Scene(order=first, fetch=True)}
     told |= {name: Scene(order=order, polls=1) for name, order in _rich(pair, told)}
     able = {rule.do: rule for rule in (Moderated(), FailedJob(), ExpiredUrl()) if rule.do in wire.twin.can}
@@ -81,7 +83,8 @@ def scenes(pair: Pair) -> dict[str, Scene]:
         told["wrong_key"] = Scene(order=first, key=WRONG_KEY)
     told["rate_limit"] = Scene(order=first, rules=(RateLimit(on="submit", retry_after=7.0),))
     told["error"] = Scene(order=first, rules=(ServerError(on="submit"),))
-    told["refused"] = Scene(order=replace(words, spec=replace(words.spec, prompt="")))
+    if words.spec.prompt:
+        told["refused"] = Scene(order=replace(words, spec=replace(words.spec, prompt="")))
     return told
 
 

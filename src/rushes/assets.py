@@ -17,12 +17,13 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 from uuid import UUID, uuid5
 
 from rushes.faults import Code, NotFound, RushesError, bad
-from rushes.units import AssetRef
+from rushes.units import DEFAULT_TENANT, AssetRef
 
 T = TypeVar("T")
 
@@ -134,24 +135,27 @@ class Assets:
         known = sniff(part.head)
         return AssetRef(name(sha256), sha256, part.size_bytes, media_type if known == UNKNOWN_TYPE else known)
 
-    async def keep_input(self, chunks: AsyncIterator[bytes], max_bytes: int, field: str = "inputs") -> AssetRef:
-        """Keep what a caller hands in under its own sha256. The same bytes again are the same file.
+    async def keep_input(
+        self, chunks: AsyncIterator[bytes], max_bytes: int, field: str = "inputs", tenant: str = DEFAULT_TENANT
+    ) -> AssetRef:
+        """Keep what a caller hands in under its own sha256. The same bytes again of a tenant are the same file.
 
         Raises BadRequest about the field where it is too large.
         """
+        name = partial(_input_key, tenant)
         try:
-            return await self.keep(chunks, _input_key, media_type=UNKNOWN_TYPE, size_bytes=None, max_bytes=max_bytes)
+            return await self.keep(chunks, name, media_type=UNKNOWN_TYPE, size_bytes=None, max_bytes=max_bytes)
         except WrongSize as error:
             raise bad(field, error.detail) from error
 
-    def input_ref(self, sha256: str) -> AssetRef | None:
-        """The kept input of that name, None when there is none."""
+    def input_ref(self, sha256: str, tenant: str = DEFAULT_TENANT) -> AssetRef | None:
+        """A tenant's kept input of that name, None when there is none."""
         if not re.fullmatch(r"[0-9a-f]{64}", sha256):
             return None
         try:
-            with self.open(_input_key(sha256)) as file:
+            with self.open(key := _input_key(tenant, sha256)) as file:
                 size_bytes, media_type = os.fstat(file.fileno()).st_size, sniff(file.read(HEAD_BYTES))
-                return AssetRef(_input_key(sha256), sha256, size_bytes, media_type)
+                return AssetRef(key, sha256, size_bytes, media_type)
         except NotFound:
             return None
 
@@ -250,8 +254,10 @@ def _checked(key: str) -> str:
     return key
 
 
-def _input_key(sha256: str) -> str:
-    return f"inputs/{sha256[:2]}/{sha256}"
+def _input_key(tenant: str, sha256: str) -> str:
+    """Who knows what a file holds, or its sha256, does not thereby have another tenant's: each has a folder."""
+    own = "" if tenant == DEFAULT_TENANT else f"tenants/{hashlib.sha256(tenant.encode()).hexdigest()[:32]}/"
+    return f"{own}inputs/{sha256[:2]}/{sha256}"
 
 
 def _make_folder(folder: Path) -> None:

@@ -16,7 +16,8 @@ import asyncio
 import hashlib
 import io
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Final, Generic, Literal, Self, TypeVar, Unpack
@@ -28,6 +29,7 @@ from aiohttp import ClientResponse, ClientSession, ClientTimeout, ClientWebSocke
 from msgspec import Struct
 
 from rushes.faults import (
+    AccessDenied,
     BadRequest,
     Code,
     CommandRejected,
@@ -44,7 +46,18 @@ from rushes.faults import (
     bad,
 )
 from rushes.units import Billed
-from rushes.video import EventView, JobsFields, JobView, Page, ProviderView, UploadView, VideoRequest, jobs_query
+from rushes.video import (
+    EstimateView,
+    EventView,
+    JobsFields,
+    JobView,
+    Page,
+    ProviderView,
+    Status,
+    UploadView,
+    VideoRequest,
+    jobs_query,
+)
 
 SUBPROTOCOL: Final = "rushes.v1.json"
 _SPENDING: Final = ("/v1/jobs", "/resubmit", "/retry")  # where an answer that is lost may have cost money
@@ -52,6 +65,8 @@ ANSWER_S: Final = 60.0
 SILENCE_S: Final = 30.0  # between two pieces of a file, and between two pings of a socket
 BLOCK_BYTES: Final = 256 * 1024
 FIRST_PAUSE_S: Final = 0.1
+UNAUTHORISED: Final = 4401  # a close code
+MISTAKES: Final = frozenset({1009, 4400, 4403, 4409})  # closes that would come again
 LONGEST_PAUSE_S: Final = 5.0
 
 T = TypeVar("T")
@@ -70,15 +85,27 @@ Start = Cursor | Literal["now", "start"]
 class Client:
     """One server."""
 
-    def __init__(self, url: str, *, reconnect_for_s: float = 60.0) -> None:
-        """`reconnect_for_s`: how long a server that was there may be away, before following it ends with an error."""
-        self.url = url.rstrip("/")
+    def __init__(self, url: str, *, token: str = "", reconnect_for_s: float = 60.0) -> None:
+        """The client of the server at an address.
+
+        Args:
+            url: its address.
+            token: the secret of a key, where the server has keys; one without keys ignores it.
+            reconnect_for_s: how long a server that was there may be away, before following it ends with an error.
+
+        Raises:
+            BadRequest: the token has characters that no key has.
+        """
+        if not re.fullmatch(r"[!-~]*", token):
+            raise bad("token", "The token is no key: it has blanks, or characters that a header cannot have.")
+        self.url, self._token = url.rstrip("/"), token
         self._reconnect_for_s = reconnect_for_s
         self._opened: ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         timeout = ClientTimeout(total=None, sock_connect=10.0, sock_read=ANSWER_S)
-        self._opened = ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar())
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        self._opened = ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), headers=headers)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -109,6 +136,10 @@ class Client:
             ServerTrouble: no answer; with `billed` unknown the job may have begun: send it again under the same key.
         """
         return await self._begin("/v1/jobs", msgspec.json.encode(request), idempotency_key)
+
+    async def estimate(self, request: VideoRequest) -> EstimateView:
+        """What a request would cost at the most; what `submit` would refuse is refused. Raises BadRequest."""
+        return await self._ask("POST", "/v1/estimates", EstimateView, body=msgspec.json.encode(request))
 
     async def show(self, job_id: str) -> JobView:
         """One job as it is now. Raises NotFound."""
@@ -206,25 +237,51 @@ class Client:
         job_id: str | None = None,
         start: Start = "now",
         *,
+        jobs: Sequence[str] | None = None,
+        status: Status | None = None,
+        provider: str | None = None,
+        snapshots: int = 0,
+        on_snapshots: Callable[[Sequence[JobView]], None] | None = None,
+        on_cursor: Callable[[Cursor], None] | None = None,
         on_unreadable: Callable[[Unreadable], None] | None = None,
     ) -> AsyncGenerator[EventView]:
-        """The events of one job or of all, for ever: every one behind `start`, once and in order.
+        """The events of one job, of some or of all, for ever: every one behind `start`, once and in order.
+
+        An event is told if all that is given held of its job before the event, or does after it.
 
         Args:
-            job_id: None for all jobs.
+            job_id: one job.
             start: behind which place in the log.
+            jobs: up to 100 jobs.
+            status: jobs that are queued, running, succeeded, failed or cancelled.
+            provider: jobs that this provider makes.
+            snapshots: of how many jobs, 0 to 200, to say how they are, where none is named.
+            on_snapshots: told how the jobs are when it begins, and again after a break of the line. An event with a
+                version up to a view's own is contained in the view.
+            on_cursor: told where to come back to, whenever everything up to there was taken: what to keep beside what
+                was made of the events, so that another process goes on there.
             on_unreadable: told of a damaged event in its place, perhaps again after a break of the line; what is
                 behind it follows.
 
         Raises:
+            BadRequest: a field is wrong, and named.
+            NotFound: there is no such job.
             Conflict: the server has another log than the one that `start` is about.
+            AccessDenied: the server needs a key that may read.
             ServerTrouble: the server stayed away.
             Unreadable: an event is damaged, and there is no `on_unreadable`.
         """
-        place = _Place(start)
+        wanted: dict[str, object] = {
+            "job": job_id,
+            "jobs": None if jobs is None else list(jobs),
+            "status": status,
+            "provider": provider,
+            "snapshots": snapshots,
+        }
+        place = _Place(wanted, start, on_snapshots, on_cursor, on_unreadable)
 
         def once(patience: _Patience) -> AsyncGenerator[EventView]:
-            return self._events(job_id, place, patience, on_unreadable)
+            return self._events(place, patience)
 
         async with aclosing(self._lasting(once)) as events:
             async for event in events:
@@ -232,7 +289,7 @@ class Client:
 
     async def _views(self, job_id: str, patience: _Patience) -> AsyncGenerator[JobView]:
         """The job at every sign of change, over one connection: it begins with how the job is now."""
-        async with self._subscription(job_id, "now") as (socket, _):
+        async with self._subscription({"job": job_id}, "now") as (socket, _):
             while True:
                 frame = await _heard(socket)
                 patience.reward()
@@ -241,28 +298,24 @@ class Client:
                 elif frame.items:
                     yield await self.show(job_id)
 
-    async def _events(
-        self,
-        job_id: str | None,
-        place: _Place,
-        patience: _Patience,
-        on_unreadable: Callable[[Unreadable], None] | None,
-    ) -> AsyncGenerator[EventView]:
+    async def _events(self, place: _Place, patience: _Patience) -> AsyncGenerator[EventView]:
         """The events behind a place, over one connection; the place moves along."""
-        async with self._subscription(job_id, place.start) as (socket, epoch):
+        async with self._subscription(place.wanted, place.start) as (socket, epoch):
             while True:
                 try:
                     frame = await _heard(socket)
                 except Unreadable as unreadable:
-                    if on_unreadable is None:
+                    if place.on_unreadable is None:
                         raise
-                    on_unreadable(unreadable)
+                    place.on_unreadable(unreadable)
                     continue
                 patience.reward()
+                if frame.type == "subscribed" and place.on_snapshots is not None:
+                    place.on_snapshots(frame.snapshots if frame.snapshot is None else [frame.snapshot])
                 for event in frame.items:
                     yield event
                 if (position := frame.cursor) is not None:
-                    place.start = Cursor(epoch=epoch, position=position)
+                    place.move(Cursor(epoch=epoch, position=position))
 
     async def _lasting(self, once: Callable[[_Patience], AsyncGenerator[T]]) -> AsyncGenerator[T]:
         """What one connection tells, over as many connections as it takes."""
@@ -277,14 +330,14 @@ class Client:
 
     @asynccontextmanager
     async def _subscription(
-        self, job_id: str | None, start: Start
+        self, wanted: Mapping[str, object], start: Start
     ) -> AsyncGenerator[tuple[ClientWebSocketResponse, str]]:
-        """A socket that is about to be told of a job or of all, with the log's epoch."""
+        """A socket that is about to be told of what is wanted, with the log's epoch."""
         url = f"{self.url}/v1/ws"
         async with self._session.ws_connect(url, protocols=(SUBPROTOCOL,), heartbeat=SILENCE_S, max_msg_size=0) as ws:
-            await _say(ws, {"type": "hello", "client": "rushes"})
+            await _say(ws, {"type": "hello", "client": "rushes", "token": self._token})
             welcome = await _heard(ws, ANSWER_S)
-            await _say(ws, {"type": "subscribe", "id": "s", "job": job_id, "from": start})
+            await _say(ws, {"type": "subscribe", "id": "s", **wanted, "from": start})
             yield ws, welcome.epoch
 
     # ── how it is asked ──
@@ -378,7 +431,7 @@ class _Problem(Struct):
     code: Code = "internal_error"
     field: str = ""
     errors: list[_ProblemError] = []
-    billed: Billed | None = None  # frames do not say it
+    billed: Billed | None = None
     job_id: str = ""
     idempotency_key: str = ""
 
@@ -392,15 +445,40 @@ class _Frame(Struct):
     position: int | None = None
     upto: int | None = None
     snapshot: JobView | None = None
+    snapshots: list[JobView] = []
     items: list[EventView] = []
     reason: str = ""
     code: Code = "internal_error"
     message: str = ""
+    field: str = ""
+    errors: list[_ProblemError] = []
+    billed: Billed | None = None
+    job_id: str = ""
+    idempotency_key: str = ""
 
     @property
     def cursor(self) -> int | None:
-        """Where to continue after this frame."""
-        return self.position if self.upto is None else self.upto
+        """Where to continue after this frame; None where it does not say."""
+        match self.type:
+            case "events":
+                return self.upto
+            case "subscribed" | "caught_up":
+                return self.position
+            case _:
+                return None
+
+    @property
+    def problem(self) -> _Problem:
+        """What an error frame says."""
+        return _Problem(
+            detail=self.message,
+            code=self.code,
+            field=self.field,
+            errors=self.errors,
+            billed=self.billed,
+            job_id=self.job_id,
+            idempotency_key=self.idempotency_key,
+        )
 
 
 async def _decoded(reply: ClientResponse, kind: type[T]) -> T:
@@ -429,6 +507,8 @@ _KINDS: Final[dict[Code, type[RushesError]]] = {
     "extra_missing": ExtraMissing,
     "unavailable": Unavailable,
     "unreadable": Unreadable,
+    "unauthorised": AccessDenied,
+    "forbidden": AccessDenied,
     "internal_error": RushesError,
 }
 
@@ -453,13 +533,25 @@ async def _heard(socket: ClientWebSocketResponse, timeout_s: float | None = None
     """The next frame. Raises what an error frame says."""
     message = await socket.receive(timeout_s)
     if message.type is not aiohttp.WSMsgType.TEXT:
-        raise ConnectionResetError(f"the socket was closed with {socket.close_code}")
-    frame = msgspec.json.decode(str(message.data), type=_Frame)
+        raise _end_of(socket.close_code, str(message.extra or ""))
+    try:
+        frame = msgspec.json.decode(str(message.data), type=_Frame)
+    except msgspec.DecodeError as error:
+        raise ServerTrouble("The server said something that this release does not understand.") from error
     if frame.type == "error":
-        raise _error_of(_Problem(frame.message, frame.code))
+        raise _error_of(frame.problem)
     if frame.type == "resync":
         raise Conflict(f"This place in the log cannot be continued from ({frame.reason}): begin at its start.")
     return frame
+
+
+def _end_of(code: int | None, reason: str) -> Exception:
+    """Why a socket was closed: to come again helps against everything but these."""
+    if code == UNAUTHORISED:
+        return AccessDenied(f"The server lets nobody in without a good key: {reason}.")
+    if code in MISTAKES:
+        return bad("", f"The server ended the conversation: {reason or code}.")
+    return ConnectionResetError(f"the socket was closed with {code}{reason and f', {reason}'}")
 
 
 async def _say(socket: ClientWebSocketResponse, frame: dict[str, object]) -> None:
@@ -467,10 +559,25 @@ async def _say(socket: ClientWebSocketResponse, frame: dict[str, object]) -> Non
 
 
 class _Place:
-    """Where in the log somebody is."""
+    """What somebody follows, where in the log they are, and what they want to hear beside the events."""
 
-    def __init__(self, start: Start) -> None:
+    def __init__(
+        self,
+        wanted: Mapping[str, object],
+        start: Start,
+        on_snapshots: Callable[[Sequence[JobView]], None] | None,
+        on_cursor: Callable[[Cursor], None] | None,
+        on_unreadable: Callable[[Unreadable], None] | None,
+    ) -> None:
+        self.wanted = wanted
         self.start: Start = start
+        self.on_snapshots, self.on_unreadable, self._on_cursor = on_snapshots, on_unreadable, on_cursor
+
+    def move(self, cursor: Cursor) -> None:
+        """Everything up to there was taken."""
+        self.start = cursor
+        if self._on_cursor is not None:
+            self._on_cursor(cursor)
 
 
 class _Patience:

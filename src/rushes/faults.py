@@ -9,6 +9,7 @@
     ├── FolderTrouble                the data folder cannot be used
     │   └── FolderInUse              … because another process owns it
     ├── ExtraMissing                 an optional part is not installed
+    ├── AccessDenied                 a server needs a key, or one that allows more
     ├── Unavailable                  stopping, or too busy: try again
     ├── Unreadable                   a stream that this release cannot replay
     └── ServerTrouble                a server we talk to answered something unexpected
@@ -51,6 +52,8 @@ Code = Literal[
     "unavailable",
     "unreadable",
     "internal_error",
+    "unauthorised",
+    "forbidden",
 ]
 
 
@@ -157,7 +160,20 @@ class ExtraMissing(RushesError):
     code: Code = "extra_missing"
 
 
+GOOGLE_EXTRA = 'Keys of Google Cloud need the google extra: pip install "rushes[google]"'
+MCP_EXTRA = 'Tools for agents need the mcp extra: pip install "rushes[mcp]"'
 MEDIA_EXTRA = 'The local model needs the media extra: pip install "rushes[media]"'
+
+
+class AccessDenied(RushesError):
+    """The server needs a key that allows this."""
+
+    def __init__(
+        self, detail: str = "", *, code: Literal["unauthorised", "forbidden"] = "unauthorised", billed: Billed = "no"
+    ) -> None:
+        """`forbidden`: the key is known, and lacks a scope."""
+        super().__init__(detail, billed=billed)
+        self.code = code
 
 
 class Unavailable(RushesError):

@@ -92,6 +92,7 @@ class Asked(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     headers: dict[str, str] = {}
     body: Content | None = None
+    trace: str = ""  # that the job belongs to, as W3C's traceparent; the provider is not told
 
 
 class Answered(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -160,6 +161,7 @@ class Heard(Struct, kw_only=True):
     id: int = 0
     job: str
     attempt: int
+    trace: str = ""
     flow: FlowName
     adapter: Adapter
     ask: Ask
@@ -172,8 +174,8 @@ class Heard(Struct, kw_only=True):
 class FlightTap:
     """Hears one effect of one job. See `adapters.base.Tap`."""
 
-    def __init__(self, flight: Flight, job: str, attempt: int) -> None:
-        self.flight, self.job, self.attempt = flight, job, attempt
+    def __init__(self, flight: Flight, job: str, attempt: int, trace: str) -> None:
+        self.flight, self.job, self.attempt, self.trace = flight, job, attempt, trace
         self.ids: list[int] = []
 
     def on(self, line: Transport, flow: FlowName) -> Transport:
@@ -223,6 +225,7 @@ class _Overheard:
         heard = Heard(
             job=tap.job,
             attempt=tap.attempt,
+            trace=tap.trace,
             flow=self._flow,
             adapter=adapter,
             ask=ask,
@@ -315,9 +318,9 @@ class Flight:
         self._thread = threading.Thread(target=self._work, name="the flight record", daemon=True)
         self._thread.start()
 
-    def tap(self, job: str, attempt: int) -> FlightTap:
+    def tap(self, job: str, attempt: int, trace: str = "") -> FlightTap:
         """For one effect of a job. See `adapters.base.Recorder`."""
-        return FlightTap(self, job, attempt)
+        return FlightTap(self, job, attempt, trace)
 
     def hear(self, heard: Heard) -> int:
         """Take over an exchange that has just ended; the answer is its id, 0 where it was dropped."""
@@ -529,7 +532,7 @@ class Scribe:
 
     def row(self, heard: Heard) -> Row:
         """What is written, in the order of the columns but for the count."""
-        ask, answered = heard.ask, self._answered(heard)
+        ask, answered = _said(heard.ask), self._answered(heard)
         status = heard.result.status if isinstance(heard.result, Response) else 200 * (answered.fault is None)
         return (
             heard.id,
@@ -543,13 +546,14 @@ class Scribe:
             heard.at,
             round(heard.duration_s * 1000, 3),
             heard.at + heard.duration_s,
-            msgspec.json.encode(self._asked(ask)).decode(),
+            msgspec.json.encode(replace(self._asked(ask), trace=heard.trace)).decode(),
             msgspec.json.encode(answered).decode(),
         )
 
     def _url(self, heard: Heard) -> str:
         url = heard.ask.url
-        url = self._without.text(url if "://" in url else self._base_url(heard.adapter) + url)
+        whole = "://" in url or url.startswith("@")  # another service of the provider, by its name
+        url = self._without.text(url if whole else self._base_url(heard.adapter) + url)
         if not isinstance(heard.ask, Request) or not heard.ask.query:
             return url
         return (
@@ -606,6 +610,11 @@ class Scribe:
             text = text if whole else text[:-LONGEST_SECRET][:MAX_TEXT_BYTES]
         media_type = media_type.partition(";")[0].strip()
         return Content(size_bytes=size_bytes, sha256=sha256, media_type=media_type, text=text, whole=whole)
+
+
+def _said(ask: Ask) -> Ask:
+    """What goes out: some files are asked for by a request of their own."""
+    return ask.request if isinstance(ask, Keep) and ask.request is not None else ask
 
 
 def _text(window: bytes, *, cut: bool) -> str | None:

@@ -47,7 +47,7 @@ class MediaDoors(Struct, frozen=True, kw_only=True):
     """What files need from outside."""
 
     fetch: Callable[[str, int], AsyncGenerator[bytes, None]]  # an address and the most bytes; raises Failed
-    look_at_image: Callable[[Path], Awaitable[tuple[int, int]]]  # this and the next two raise MediaTrouble
+    look_at_image: Callable[[Path], Awaitable[tuple[int, int]]]  # 0, 0: unknown; this and the next two: MediaTrouble
     look_at_clip: Callable[[Path, str], Awaitable[Probe]] = _not_looked_at  # a video or an audio, and its media type
     reencode: Callable[[Path, str], AsyncGenerator[bytes, None]] | None = None  # an image, as what; None: nobody can
 
@@ -59,20 +59,20 @@ class Intake:
         """`look` gives a job as it is now, or raises NotFound or Unreadable."""
         self._assets, self._doors, self._look = assets, doors, look
 
-    async def upload(self, chunks: AsyncIterator[bytes], field: str = "file") -> UploadView:
+    async def upload(self, chunks: AsyncIterator[bytes], tenant: str, field: str = "file") -> UploadView:
         """Keep a file that requests will name. Raises BadRequest about the field where it is too large."""
-        asset = await self._assets.keep_input(chunks, MAX_UPLOAD_BYTES, field)
+        asset = await self._assets.keep_input(chunks, MAX_UPLOAD_BYTES, field, tenant)
         return UploadView(
             id=f"up_{asset.sha256}", media_type=asset.media_type, size_bytes=asset.size_bytes, sha256=asset.sha256
         )
 
-    async def handed(self, kind: Kind, file: File) -> MediaInput:
+    async def handed(self, kind: Kind, file: File, tenant: str) -> MediaInput:
         """A program's own file as an input. Raises BadRequest where it cannot be read."""
         if isinstance(file, str) and file.startswith(("https://", "http://", "data:")):
             return MediaInput(type=kind, url=file)
         blocks = _once(file) if isinstance(file, bytes) else _blocks(kind, Path(file))
         async with aclosing(blocks):
-            return MediaInput(type=kind, upload=(await self.upload(blocks, kind)).id)
+            return MediaInput(type=kind, upload=(await self.upload(blocks, tenant, kind)).id)
 
     async def keep(self, number: int, given: MediaInput, tenant: str) -> Input:
         """Input `number` of a request, once it is ours and was looked at. Raises BadRequest naming its field."""
@@ -81,14 +81,24 @@ class Intake:
             return await self._taken(name, given, given.job, tenant)
         if given.url is not None:
             field = f"{name}.url"
-            asset = await self._fetched(field, given.url, MAX_BYTES[given.type])
+            asset = await self._fetched(field, given.url, MAX_BYTES[given.type], tenant)
         else:
             field = f"{name}.upload"
-            asset = self._uploaded(field, given.upload or "")
+            asset = self._uploaded(field, given.upload or "", tenant)
         probe = await self._looked_at(name, field, given.type, asset)
-        return Input(type=given.type, role=role_of(given), asset=asset, duration_seconds=probe.duration_seconds)
+        width, height = (probe.width, probe.height) if given.type == "image" else (None, None)
+        return Input(
+            type=given.type,
+            role=role_of(given),
+            asset=asset,
+            duration_seconds=probe.duration_seconds,
+            width=width,
+            height=height,
+        )
 
-    async def fitted(self, inputs: Sequence[Input], model: Model) -> tuple[tuple[Input, ...], tuple[str, ...]]:
+    async def fitted(
+        self, inputs: Sequence[Input], model: Model, tenant: str
+    ) -> tuple[tuple[Input, ...], tuple[str, ...]]:
         """The inputs in types that the model takes, and what was done to which.
 
         Images are encoded anew, without loss where the model takes a type that can do so. Raises BadRequest where
@@ -101,20 +111,22 @@ class Intake:
         told: list[str] = []
         for number, given in enumerate(inputs):
             if given.type == "image" and given.asset.media_type not in limit.types:
-                asset = await self._reencoded(f"inputs[{number}]", given.asset, wanted, model.id, limit)
-                made[number] = replace(given, asset=asset)
+                name = f"inputs[{number}]"
+                asset = await self._reencoded(name, given.asset, wanted, model.id, limit, tenant)
+                seen = await self._looked_at(name, name, "image", asset)  # it stands upright now
+                made[number] = replace(given, asset=asset, width=seen.width, height=seen.height)
                 told.append(f"inputs[{number}]: sent as {wanted}")
         return tuple(made), tuple(told)
 
-    async def _fetched(self, field: str, url: str, max_bytes: int) -> AssetRef:
+    async def _fetched(self, field: str, url: str, max_bytes: int, tenant: str) -> AssetRef:
         try:
             async with aclosing(self._doors.fetch(url, max_bytes)) as pieces:
-                return await self._assets.keep_input(pieces, max_bytes, field)
+                return await self._assets.keep_input(pieces, max_bytes, field, tenant)
         except Failed as failed:
             raise bad(field, f"The file at {field} could not be fetched: {failed.fault.detail}") from failed
 
-    def _uploaded(self, field: str, upload: str) -> AssetRef:
-        asset = self._assets.input_ref(upload.removeprefix("up_"))
+    def _uploaded(self, field: str, upload: str, tenant: str) -> AssetRef:
+        asset = self._assets.input_ref(upload.removeprefix("up_"), tenant)
         if asset is None:
             raise bad(field, f"There is no upload {upload!r}: send the file to POST /v1/uploads first.")
         return asset
@@ -155,12 +167,14 @@ class Intake:
         try:
             if kind != "image":
                 return await self._doors.look_at_clip(path, asset.media_type)
-            await self._doors.look_at_image(path)
+            width, height = await self._doors.look_at_image(path)
         except MediaTrouble as trouble:
             raise bad(field, f"{name} is no {kind} that can be used: {trouble.detail}") from trouble
-        return Probe()
+        return Probe(width=width or None, height=height or None)
 
-    async def _reencoded(self, name: str, asset: AssetRef, wanted: str, model_id: str, limit: Media) -> AssetRef:
+    async def _reencoded(
+        self, name: str, asset: AssetRef, wanted: str, model_id: str, limit: Media, tenant: str
+    ) -> AssetRef:
         takes = f"{model_id} takes {', '.join(limit.types)}"
         if self._doors.reencode is None:
             detail = f"{takes}, and {name} is {asset.media_type}: rushes[media] would re-encode it."
@@ -168,7 +182,7 @@ class Intake:
         max_bytes = limit.max_bytes or MAX_UPLOAD_BYTES
         try:
             async with aclosing(self._doors.reencode(self._assets.path(asset.key), wanted)) as pieces:
-                return await self._assets.keep_input(pieces, max_bytes, name)
+                return await self._assets.keep_input(pieces, max_bytes, name, tenant)
         except MediaTrouble as trouble:
             raise bad(name, f"{name} is no image that can be used: {trouble.detail}") from trouble
         except BadRequest as error:

@@ -7,6 +7,7 @@ import copy
 import logging
 import os
 import re
+import shutil
 import sys
 import time
 import tomllib
@@ -14,7 +15,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import platformdirs
@@ -28,7 +29,9 @@ from rushes.actors.job import evolve
 from rushes.actors.messages import Job, New
 from rushes.actors.perform import Performer
 from rushes.actors.system import System
+from rushes.adapters import google_auth
 from rushes.adapters.base import Adapter
+from rushes.adapters.callbacks import Callbacks, verifier_of
 from rushes.adapters.capabilities import Auth, Setting
 from rushes.adapters.catalogue import ModelSetting, with_settings
 from rushes.adapters.http import PART, Http
@@ -39,13 +42,15 @@ from rushes.eventstore.base import Head, Recorded
 from rushes.eventstore.lock import FolderLock
 from rushes.eventstore.memory import MemoryStore
 from rushes.eventstore.sqlite import OUTDATED, SqliteStore
-from rushes.faults import MEDIA_EXTRA, ExtraMissing, Unreadable, bad
+from rushes.faults import GOOGLE_EXTRA, MEDIA_EXTRA, ExtraMissing, Unreadable, bad
 from rushes.flight import DEFAULT_KEEP_S, DEFAULT_MAX_BYTES, MIN_BYTES, Flight
+from rushes.keyfile import key_of
 from rushes.studio import Doors, Studio
 from rushes.units import Clock
 from rushes.video import Probe, fault_of
 from rushes.views.jobs import JobsView, ReadonlyView
 
+LogFormat = Literal["logfmt", "json", "console"]
 PREFIX: Final = "RUSHES_"
 RELEASE: Final = version("rushes")
 _log = structlog.get_logger("rushes")
@@ -55,12 +60,26 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Every setting. Arguments win over RUSHES_… in the environment, that over rushes.toml, that over these."""
 
     data: str = ""  # the data folder; empty: the user's own data folder
-    listen: str = "127.0.0.1:8484"
-    default_model: str = "local"
+    listen: str = "127.0.0.1:8484"  # HOST:PORT of `rushes serve`; other hosts than this one need a key
+    default_model: str = "local"  # of requests that name none
     stop_grace_s: Annotated[float, Meta(ge=0, le=3600)] = 8.0  # for paid calls to end in
     log_level: str = "warning"  # debug, info, warning, error
+    log_format: LogFormat = "logfmt"  # of the lines on stderr: for people, `console`
+    token: str = ""  # the key that verbs show to a server that has keys
     allowed_origins: list[str] = []  # pages of other hosts that may open our WebSocket
+    public_url: str = ""  # where providers reach this server, as https://HOST; empty: they are not asked to call back
     models: list[ModelSetting] = []  # [[models]] of rushes.toml: models like others, but for what is given there
+
+    # How patient the server is with a WebSocket or an event stream, and how much it gives to one: docs/websocket.md.
+    ws_hello_s: Annotated[float, Meta(gt=0, le=60)] = 5.0  # to say hello in
+    ws_send_s: Annotated[float, Meta(gt=0, le=600)] = 10.0  # for a reader to take a frame
+    ws_heartbeat_s: Annotated[float, Meta(ge=0.1, le=600)] = 30.0  # between two signs of life
+    ws_sockets: Annotated[int, Meta(ge=1)] = 50  # open at a time, of one tenant
+    ws_subscriptions: Annotated[int, Meta(ge=1)] = 20  # of one socket
+    ws_commands: Annotated[int, Meta(ge=1)] = 16  # of one socket, under way at a time
+    ws_message_bytes: Annotated[int, Meta(ge=1024)] = 64 * 1024  # of a message from a client
+    ws_messages_per_s: Annotated[float, Meta(gt=0)] = 20.0  # from a client; five seconds' worth may come at once
+    ws_buffered_bytes: Annotated[int, Meta(ge=1024)] = 256 * 1024  # that wait for a slow reader, besides one frame
 
     flight: bool = True  # keep what providers are asked and answer, in flight.db of the data folder
     flight_max_bytes: Annotated[int, Meta(ge=MIN_BYTES)] = DEFAULT_MAX_BYTES  # of that file; the oldest leave first
@@ -118,7 +137,7 @@ def _read_settings(file: Path) -> dict[str, Any]:
         raise bad("config", f"The settings in {file} cannot be read: {error}.") from error
 
 
-def set_up_logs(level: str, *, serving: bool = False) -> None:
+def set_up_logs(level: str, form: LogFormat = "logfmt", *, serving: bool = False) -> None:
     """Log lines go to stderr, so that stdout holds results alone; only at debug do they carry tracebacks.
 
     That SQLite is outdated is told where we serve, not again with every verb: `rushes doctor` says it too. A program
@@ -135,11 +154,21 @@ def set_up_logs(level: str, *, serving: bool = False) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info if level == "debug" else _without_traceback,
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
+            _renderer(form),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(known[level.upper()]),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
+
+
+def _renderer(form: LogFormat) -> structlog.typing.Processor:
+    match form:
+        case "json":
+            return structlog.processors.JSONRenderer()
+        case "console":
+            return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        case "logfmt":
+            return structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"])
 
 
 def _without_traceback(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -218,12 +247,17 @@ def _key(name: str, auth: Auth, environ: Mapping[str, str]) -> str:
 
 def with_settings_of(adapters: Mapping[str, Adapter], environ: Mapping[str, str]) -> dict[str, Adapter]:
     """The adapters, with what else their providers must be told, as far as it is there. Raises BadRequest."""
-    for adapter in adapters.values():
-        wanted = adapter.capabilities.settings
-        told = {name: _setting(setting, environ) for name, setting in wanted.items()}
-        if told:
-            adapter.capabilities = msgspec.structs.replace(adapter.capabilities, settings=told)
-    return dict(adapters)
+    return {name: _told(adapter, environ) for name, adapter in adapters.items()}
+
+
+def _told(adapter: Adapter, environ: Mapping[str, str]) -> Adapter:
+    """The adapter itself is left as it is, as in `_with`."""
+    told = {name: _setting(setting, environ) for name, setting in adapter.capabilities.settings.items()}
+    if not told:
+        return adapter
+    other = copy.copy(adapter)
+    other.capabilities = msgspec.structs.replace(adapter.capabilities, settings=told)
+    return other
 
 
 def _setting(setting: Setting, environ: Mapping[str, str]) -> Setting:
@@ -265,7 +299,7 @@ async def open_studio(
     """
     environ = os.environ if environ is None else environ
     settings = settings or load_settings(environ=environ)
-    set_up_logs(settings.log_level)
+    set_up_logs(settings.log_level, settings.log_format)
     if folder is not None:
         settings = msgspec.structs.replace(settings, data=str(folder))
     root = settings.folder
@@ -296,7 +330,8 @@ async def open_studio(
         flight = _open_flight(settings, clock, http, credentials)
         if flight is not None:
             stack.push_async_callback(asyncio.to_thread, flight.close)
-        performer = Performer(adapters, http, assets, clock, _probe, flight)
+        callbacks = _callbacks(settings, adapters, environ)
+        performer = Performer(adapters, http, assets, clock, _probe, flight, callbacks)
         system = System(store=store, adapters=adapters, performer=performer, clock=clock, release=RELEASE)
         stack.push_async_callback(system.stop, settings.stop_grace_s)
         doors = Doors(
@@ -309,10 +344,22 @@ async def open_studio(
             explicit=base_urls,
             unavailable=_unavailable,
             announce=lock.announce,
+            callbacks=callbacks,
+            free_bytes=lambda: shutil.disk_usage(root).free,
         )
         studio = Studio(system=system, jobs=jobs, adapters=adapters, assets=assets, clock=clock, doors=doors)
         await system.start()
         yield studio
+
+
+def _callbacks(settings: Settings, adapters: Mapping[str, Adapter], environ: Mapping[str, str]) -> Callbacks | None:
+    """None where no provider can reach us. A secret that is set is looked at all the same: BadRequest names it."""
+    webhooks = {name: hook for name, one in adapters.items() if (hook := one.capabilities.webhook) is not None}
+    secrets = {name: environ.get(hook.env, "") for name, hook in webhooks.items()}
+    verifiers = {name: verifier_of(webhooks[name], secret) for name, secret in secrets.items() if secret}
+    if not settings.public_url:
+        return None
+    return Callbacks(settings.public_url, key_of(settings.folder), verifiers)
 
 
 def _open_flight(settings: Settings, clock: Clock, http: Http, credentials: Mapping[str, str]) -> Flight | None:
@@ -332,7 +379,7 @@ def _open_flight(settings: Settings, clock: Clock, http: Http, credentials: Mapp
 async def open_readonly(settings: Settings, environ: Mapping[str, str] | None = None) -> AsyncGenerator[Studio]:
     """Look at a folder's jobs without owning it: nothing runs, nothing is written, no folder is made."""
     environ = os.environ if environ is None else environ
-    set_up_logs(settings.log_level)
+    set_up_logs(settings.log_level, settings.log_format)
     adapters = with_settings_of(with_models(installed_adapters(), settings.models), environ)
     clock, assets = SystemClock(), Assets(settings.folder / "takes")
     async with AsyncExitStack() as stack:
@@ -347,6 +394,7 @@ async def open_readonly(settings: Settings, environ: Mapping[str, str] | None = 
             fetch=http.fetch,
             look_at_image=_look_at_image,
             credentials=credentials_of(adapters, environ),
+            default_model=settings.default_model,
             explicit=base_urls_of(adapters, environ),
             unavailable=_unavailable,
         )
@@ -370,7 +418,11 @@ def refold(kind: str, history: Iterable[Recorded]) -> Head | str:
 
 
 def _unavailable(provider: str) -> Exception | None:
-    return ExtraMissing(MEDIA_EXTRA) if provider == "local" and not media.available() else None
+    if provider == "local" and not media.available():
+        return ExtraMissing(MEDIA_EXTRA)
+    if provider == "veo" and not google_auth.available():
+        return ExtraMissing(GOOGLE_EXTRA)
+    return None
 
 
 async def _probe(path: Path) -> Probe:

@@ -8,6 +8,7 @@ import hashlib
 import random
 import re
 import shutil
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -19,25 +20,55 @@ from msgspec.structs import replace
 
 from rushes.actors import messages as m
 from rushes.actors.actor import KIND
+from rushes.actors.callbacks import Hearing
 from rushes.actors.job import PHASE_WORDS, phase_word
 from rushes.actors.lanes import Lane
 from rushes.actors.messages import Job as State
 from rushes.actors.system import Snapshot, System
+from rushes.actors.tally import family
 from rushes.actors.words import billed_word, status_word
 from rushes.adapters.base import Adapter, needs_prepare
+from rushes.adapters.callbacks import Callbacks
 from rushes.adapters.capabilities import Model
-from rushes.adapters.catalogue import model_views, retirement_views, route, row_of
-from rushes.adapters.fit import estimate, fit, placed
+from rushes.adapters.catalogue import meant, model_views, retirement_views, route, row_of
+from rushes.adapters.families import members
+from rushes.adapters.fit import estimate, fit, placed, size_of
 from rushes.assets import Assets
-from rushes.eventstore.base import Damaged, EventStore, Recorded, Stream
-from rushes.eventstore.follow import follow
-from rushes.faults import BadRequest, CommandRejected, Conflict, Fault, JobFailed, NotFound, Unreadable, bad, damaged
+from rushes.eventstore.base import Damaged, EventStore, Recorded
+from rushes.eventstore.wakes import Wakes
+from rushes.faults import (
+    BadRequest,
+    CommandRejected,
+    Conflict,
+    Fault,
+    JobFailed,
+    NotFound,
+    RushesError,
+    Unreadable,
+    bad,
+    damaged,
+)
 from rushes.intake import File, Intake, MediaDoors
-from rushes.units import DEFAULT_TENANT, AssetRef, Clock, Handle, fresh_job_id, keyed_job_id, utc
+from rushes.units import (
+    DEFAULT_TENANT,
+    AssetRef,
+    Clock,
+    Handle,
+    fresh_job_id,
+    keyed_batch_id,
+    keyed_job_id,
+    utc,
+    uuid7_hex,
+)
 from rushes.video import (
     OPERATIONS,
+    STATUSES,
     UNREADABLE,
+    Batch,
+    BatchedRequest,
+    BatchView,
     Config,
+    EstimateView,
     EventView,
     FaultView,
     Fields,
@@ -62,6 +93,8 @@ from rushes.video import (
 )
 
 MAX_KEY: Final = 255
+MIN_FREE_BYTES: Final = 64 * 2**20
+MAX_BATCH: Final = 100  # requests
 _HANDLE: Final = re.compile(r"[A-Za-z0-9][\w.~:/=+@-]{0,299}", re.ASCII)  # it becomes part of an address
 START_WITHIN_S: Final = 24 * 3600.0
 
@@ -74,6 +107,8 @@ class Doors(MediaDoors, frozen=True, kw_only=True):
     explicit: Collection[str] = ()  # providers whose address was set: an emulator, or a gateway
     unavailable: Callable[[str], Exception | None]  # why a provider cannot run here
     announce: Callable[[str], None] = lambda _: None  # tells other processes our address
+    free_bytes: Callable[[], int | None] = lambda: None  # of the disk; None: nobody knows
+    callbacks: Callbacks | None = None  # None: no provider is asked to call back
 
 
 Routed = tuple[Adapter, Target, tuple[Model, ...]]
@@ -88,6 +123,10 @@ class JobList(Protocol):
 
         Jobs that cannot be read are among them whatever is asked for: nobody can say what they are.
         """
+        ...
+
+    async def by_phase(self) -> Mapping[str, int]:
+        """How many jobs there are in each phase, of all tenants. Raises Unavailable."""
         ...
 
 
@@ -109,7 +148,25 @@ class Studio:
         self._system, self._adapters, self._assets, self._clock = system, adapters, assets, clock
         self._jobs, self._doors, self._rng = jobs, doors, rng or random.SystemRandom()
         self._intake = Intake(assets, doors, system.look)
+        self._wakes = Wakes(system.store)
         self.announce = doors.announce
+        self.hearing = Hearing(system, adapters, clock, doors.callbacks)
+
+    def unready(self) -> str:
+        """Why no new job should be given to this process now; empty where any may."""
+        free_bytes = self._doors.free_bytes()
+        if free_bytes is not None and free_bytes < MIN_FREE_BYTES:
+            return f"its disk has {free_bytes // 2**20} MiB left, and {MIN_FREE_BYTES // 2**20} are needed"
+        return self._system.unready()
+
+    async def metrics(self, subscribers: int) -> str:
+        """All that is counted, as Prometheus reads it. `subscribers` are those who are connected to the server."""
+        phases = [({"state": phase}, float(count)) for phase, count in sorted((await self._jobs.by_phase()).items())]
+        gauges = [
+            family("jobs_in_state", "gauge", "Jobs of the log.", phases),
+            family("ws_subscribers", "gauge", "Open sockets and event streams.", [({}, float(subscribers))]),
+        ]
+        return "".join([*self._system.tally.families(), *gauges])
 
     async def stop(self, grace_s: float) -> None:
         """Take no more commands and let paid calls end within the grace: what is looked at still answers."""
@@ -147,7 +204,7 @@ class Studio:
             known = ", ".join(sorted(VideoRequest.__struct_fields__))
             raise bad(unknown[0], f"There is no field {unknown[0]!r}. The fields are: {known}.")
         files: dict[Kind, File | None] = {"image": image, "video": video, "audio": audio}
-        handed = [await self._intake.handed(kind, file) for kind, file in files.items() if file is not None]
+        handed = [await self._intake.handed(kind, file, tenant) for kind, file in files.items() if file is not None]
         if handed:
             fields["inputs"] = (*fields.get("inputs", ()), *handed)
         view, replayed = await self.submit(VideoRequest(prompt=prompt, **fields), idempotency_key, tenant)
@@ -160,22 +217,116 @@ class Studio:
 
         A request that was sent before under its key is known by its own bytes: nothing that it names is fetched again.
         """
-        request = checked(request)
-        if not idempotency_key:
-            return await self._begin(await self._requested(request, tenant), "", tenant)
+        ready = await self._ready(checked(request), idempotency_key, tenant)
+        return (ready, True) if isinstance(ready, JobView) else await self._begin(ready, idempotency_key, tenant)
+
+    async def _ready(self, request: VideoRequest, key: str, tenant: str) -> m.JobRequested | JobView:
+        """What a request begins, or the job that it began before under its key. Raises BadRequest."""
+        if not key:
+            return await self._requested(request, tenant)
         sent = _digest(request)
-        if (known := await self._sent_before(sent, idempotency_key, tenant)) is not None:
-            return known, True
+        if (known := await self._sent_before(sent, key, tenant)) is not None:
+            return known
         try:
             requested = await self._requested(request, tenant)
         except BadRequest:
-            if (known := await self._sent_before(sent, idempotency_key, tenant)) is not None:
-                return known, True  # its twin was luckier with the same address
+            if (known := await self._sent_before(sent, key, tenant)) is not None:
+                return known  # its twin was luckier with the same address
             raise
         files = [[given.role, given.asset.sha256] for given in requested.spec.inputs]
         content = _digest([replace(request, inputs=()), files])
-        requested = replace(requested, idempotency_key=idempotency_key, sent_sha256=sent, body_sha256=content)
-        return await self._begin(requested, idempotency_key, tenant)
+        return replace(requested, idempotency_key=key, sent_sha256=sent, body_sha256=content)
+
+    async def submit_batch(
+        self, requests: Sequence[BatchedRequest], idempotency_key: str = "", tenant: str = DEFAULT_TENANT
+    ) -> tuple[BatchView, bool]:
+        """Begin a job for each of 1 to 100 requests; True beside it says that all of them had begun before.
+
+        Every request is looked at before the first job begins: where one is wrong, none is begun. The same batch under
+        the same key begins what had not begun, and nothing twice.
+
+        Raises:
+            BadRequest: a request is wrong; the fields are named as in `requests[2].prompt`.
+            Conflict: a key stands for another request, or for a job outside this batch.
+            Unavailable: and other trouble on the way; `idempotency_key` is the one to send the batch again under.
+        """
+        if not 1 <= len(requests) <= MAX_BATCH:
+            raise bad("requests", f"A batch has 1 to {MAX_BATCH} requests; this has {len(requests)}.")
+        key = idempotency_key or uuid7_hex(self._clock.now(), self._rng.getrandbits(74))
+        _check_key(key)
+        name = keyed_batch_id(tenant, key)
+        keys = [one.idempotency_key or f"{name}/{place}" for place, one in enumerate(requests)]
+        if len(set(keys)) < len(keys):
+            raise bad("requests", "Two requests of the batch have the same idempotency_key: each needs its own.")
+        ready = await self._all_ready([one.plain for one in requests], keys, name, tenant)
+        began: list[tuple[JobView, bool]] = []
+        try:
+            for one, its_key in zip(ready, keys, strict=True):
+                began.append((one, True) if isinstance(one, JobView) else await self._begin(one, its_key, tenant))
+        except RushesError as error:
+            error.idempotency_key = key
+            error.billed = "unknown" if began else error.billed
+            raise
+        return _batch_view(name, len(keys), [view for view, _ in began]), all(replayed for _, replayed in began)
+
+    async def _all_ready(
+        self, requests: Sequence[VideoRequest], keys: Sequence[str], name: str, tenant: str
+    ) -> list[m.JobRequested | JobView]:
+        """All requests of a batch, each as a job that begins or has begun. Raises BadRequest, or Conflict."""
+        ready: list[m.JobRequested | JobView] = []
+        faults: list[Fault] = []
+        for place, (request, key) in enumerate(zip(requests, keys, strict=True)):
+            batch = Batch(id=name, index=place, size=len(keys))
+            try:
+                one = await self._ready(checked(request), key, tenant)
+            except BadRequest as error:
+                faults += [_within(f"requests[{place}]", fault) for fault in error.faults]
+                continue
+            if isinstance(one, m.JobRequested):
+                one = replace(one, batch=batch)
+                known = await self._under(key, tenant)
+                if known is not None and not _is_the_same(one, _facts(known.job).requested):
+                    raise Conflict(idempotency_key=key, job_id=known.name, billed=billed_word(known.job))
+            elif one.batch != batch:
+                raise Conflict(_OUTSIDE.format(key, place), idempotency_key=key, job_id=one.id, billed=one.billed)
+            ready.append(one)
+        if faults:
+            raise BadRequest(faults)
+        return ready
+
+    async def batch(self, batch_id: str, tenant: str = DEFAULT_TENANT) -> BatchView:
+        """How the jobs of a batch are. Raises NotFound, or Unavailable."""
+        found: dict[int, JobView] = {}
+        size, query, stale = 0, JobsQuery(batch=batch_id, order="asc", limit=MAX_BATCH), False
+        while True:
+            page = await self.page(query, tenant)
+            stale = stale or page.stale
+            for view in page.jobs:
+                assert view.batch is not None  # that is what was asked for
+                found[view.batch.index], size = view, view.batch.size  # the newest, where one gave its key back
+            if page.next is None:
+                break
+            query = replace(query, after=page.next)
+        if not found:
+            raise NotFound(f"There is no batch {batch_id}.", field="id")
+        return replace(_batch_view(batch_id, size, [found[place] for place in sorted(found)]), stale=stale)
+
+    async def estimate(self, request: VideoRequest, tenant: str = DEFAULT_TENANT) -> EstimateView:
+        """What a request would cost at the most; what a submit would refuse is refused. Raises BadRequest.
+
+        Nothing is sent. Files that it names by address are fetched and kept: a price may follow what they hold.
+        """
+        requested = await self._requested(checked(request), tenant)
+        target, cost = requested.route[0], requested.route[0].price
+        return EstimateView(
+            provider=target.provider,
+            model=target.model,
+            operation=OPERATIONS[type(requested.spec.operation)],
+            price="unknown" if cost is None else "known" if cost.micro_usd else "free",
+            cost=cost,
+            sends=1 + requested.at_least_once,
+            request=replace(requested.spec, seed=request.seed),  # another one would be drawn
+        )
 
     async def retry(self, job_id: str, idempotency_key: str = "", tenant: str = DEFAULT_TENANT) -> tuple[JobView, bool]:
         """Begin a new job, to be paid anew, with the request and the route of one that has ended: its `parent`.
@@ -187,7 +338,7 @@ class Studio:
             BadRequest: what it asked for cannot be run any more.
             Conflict: the key stands for another request.
         """
-        snapshot = _mine(await self._system.look(job_id), tenant)
+        snapshot = await self._look(job_id, tenant)
         _refuse_unended(snapshot)
         digest = _digest(["retry", job_id])
         if idempotency_key and (known := await self._sent_before(digest, idempotency_key, tenant)) is not None:
@@ -204,24 +355,54 @@ class Studio:
     async def _requested(self, request: VideoRequest, tenant: str) -> m.JobRequested:
         """The request in its model's terms, and its media ours. Raises BadRequest."""
         wanted = request.model or self._doors.default_model
-        routed = self._route(wanted)
+        spec, routed = self._planned(request, wanted)
         rows = routed[2]
-        unseen = [Input(type=given.type, role=role_of(given), asset=_UNSEEN) for given in request.inputs]
-        spec = VideoSpec(
-            **{name: getattr(request, name) for name in Config.__struct_fields__},
-            prompt=request.prompt,
-            inputs=(inputs := placed(unseen, rows)),
-            operation=operation_of(request.operation, {given.role for given in inputs}),
-            customer_id=request.customer_id or 0,
-        )
-        _, model = fit(spec, rows, request.emulate)  # refuse what needs no look at the files
-        kept = [await self._intake.keep(number, given, tenant) for number, given in enumerate(request.inputs)]
-        inputs, emulated = await self._intake.fitted(placed(kept, rows), model)
-        spec, model = fit(replace(spec, inputs=inputs, emulated=emulated), rows, request.emulate)
+        fitted, model = fit(spec, rows, request.emulate)  # refuse what needs no look at the files
+        if request.inputs:
+            kept = [await self._intake.keep(number, given, tenant) for number, given in enumerate(request.inputs)]
+            inputs, emulated = await self._intake.fitted(placed(kept, rows), model, tenant)
+            fitted, model = fit(replace(spec, inputs=inputs, emulated=emulated), rows, request.emulate)
+        spec = fitted
         if spec.seed is None and model.draws_seed and "seed" in model.fields:
             spec = replace(spec, seed=self._rng.randrange(model.max_seed + 1))
         requested = self._request(spec, [routed], request.at_least_once)
         return replace(requested, asked="" if wanted in _names(routed[1]) else wanted)
+
+    def _planned(self, request: VideoRequest, wanted: str) -> tuple[VideoSpec, Routed]:
+        """What a request asks for, before its files were looked at, and of which model. Raises BadRequest."""
+        _, rows = route(wanted, self._adapters, self._today(), self._doors.explicit)
+        spec = _unseen_spec(request, rows)
+        return spec, self._route(meant(wanted, spec, self._adapters, self._today()))
+
+    def check(self, request: VideoRequest) -> None:
+        """Raise BadRequest where a request cannot be run, as far as its words tell: its files are not looked at."""
+        request = checked(request)
+        spec, (_, _, rows) = self._planned(request, request.model or self._doors.default_model)
+        fit(spec, rows, request.emulate)
+
+    def pick(self, request: VideoRequest, family: str) -> str:
+        """The first model of a family that can be used here now and takes the request, as provider/model.
+
+        Args:
+            request: what is asked for; its own `model` is not looked at.
+            family: a name such as veo-3.1-fast, gemini, sora or kling (`adapters.families`).
+
+        Raises:
+            BadRequest: there is none; the likeliest one's refusal says why.
+        """
+        refusals: list[RushesError] = []
+        for name in members(family, self._adapters, self._today(), self._doors.explicit):
+            try:
+                _, _, rows = self._route(name)
+                fit(_unseen_spec(request, rows), rows, request.emulate)
+            except RushesError as refusal:
+                refusals.append(refusal)
+            else:
+                return name
+        if not refusals:
+            route(family, self._adapters, self._today(), self._doors.explicit)  # which says what there is, or was
+            raise bad("model", f"No model stands for {family!r} any more.", "model_unknown")
+        raise next((one for one in refusals if one.code != "authentication_failed"), refusals[0])
 
     def _request(self, spec: VideoSpec, routed: Sequence[Routed], at_least_once: int) -> m.JobRequested:
         adapter, target, _ = routed[0]
@@ -252,8 +433,8 @@ class Studio:
             raise Conflict(idempotency_key=key, job_id=snapshot.name, billed=billed_word(snapshot.job))
         return self.view(snapshot), existed
 
-    async def _sent_before(self, sent_sha256: str, key: str, tenant: str) -> JobView | None:
-        """The job that exactly this began under the key. Raises BadRequest where that is no key."""
+    async def _under(self, key: str, tenant: str) -> Snapshot | None:
+        """The job that a key stands for. Raises BadRequest where that is no key."""
         _check_key(key)
         earlier = 0
         while True:
@@ -262,9 +443,13 @@ class Studio:
             except NotFound:
                 return None
             if not _gives_its_key_back(snapshot.job):
-                break
+                return snapshot
             earlier += 1
-        if _facts(snapshot.job).requested.sent_sha256 != sent_sha256:
+
+    async def _sent_before(self, sent_sha256: str, key: str, tenant: str) -> JobView | None:
+        """The job that exactly this began under the key. Raises BadRequest where that is no key."""
+        snapshot = await self._under(key, tenant)
+        if snapshot is None or _facts(snapshot.job).requested.sent_sha256 != sent_sha256:
             return None
         if not isinstance(snapshot.job, m.Ended):
             snapshot = await self._system.ask(snapshot.name, m.Poll())  # it is taken up, if it was not
@@ -293,9 +478,9 @@ class Studio:
         names = auth.env if auth is not None else ()
         return next((name for name in names if name in self._doors.credentials), "")
 
-    async def upload(self, chunks: AsyncIterator[bytes]) -> UploadView:
+    async def upload(self, chunks: AsyncIterator[bytes], tenant: str = DEFAULT_TENANT) -> UploadView:
         """Keep an image, a video or an audio file that requests will name. Raises BadRequest where it is too large."""
-        return await self._intake.upload(chunks)
+        return await self._intake.upload(chunks, tenant)
 
     # ── looking ──
 
@@ -305,8 +490,12 @@ class Studio:
 
     async def show(self, job_id: str, tenant: str = DEFAULT_TENANT) -> JobView:
         """One job as it is now. Raises NotFound, or Unreadable."""
+        await asyncio.sleep(0)  # who looks again and again lets the job have its turn
+        return self.view(await self._look(job_id, tenant))
+
+    async def _look(self, job_id: str, tenant: str) -> Snapshot:
         try:
-            return self.view(_mine(await self._system.look(job_id), tenant))
+            return _mine(await self._system.look(job_id), tenant)
         except Unreadable:
             await self._stream(job_id, tenant)  # another tenant's is not even there
             raise
@@ -366,28 +555,36 @@ class Studio:
             raise bad("before", "Give one of 'before' and 'after': 'after' is enough.")
         if (query.sort, query.order) != ("created", "desc"):
             raise bad("before", "'before' is for the newest first: give the page's 'next' as 'after'.")
-        edge = await self.store.find(query.before)
+        return await self._edge("before", query.before, tenant)
+
+    async def behind(self, job_id: str, tenant: str = DEFAULT_TENANT) -> str:
+        """The `after` of a page that goes on behind a job, in a list by creation. Raises BadRequest about `after`."""
+        return _cursor(JobsQuery(), await self._edge("after", job_id, tenant))
+
+    async def _edge(self, field: str, job_id: str, tenant: str) -> Key:
+        """A job's place in a list by creation. Raises BadRequest."""
+        edge = await self.store.find(job_id)
         if edge is None or edge.tenant != tenant or edge.kind != KIND:
-            raise bad("before", f"There is no job {query.before}.")
+            raise bad(field, f"There is no job {job_id}.")
         try:
             (first,) = await self.store.read(edge.id, limit=1)
         except Damaged as error:
-            detail = f"The beginning of job {query.before} is damaged: give the page's 'next' as 'after'."
-            raise bad("before", detail) from error
+            detail = f"The beginning of job {job_id} is damaged: give the page's 'next' as 'after'."
+            raise bad(field, detail) from error
         return first.at, edge.id
 
     async def events(self, job_id: str, after: int = 0, tenant: str = DEFAULT_TENANT) -> list[EventView]:
         """The job's history behind a version. Raises Unreadable where an event in it is damaged."""
         stream = await self._stream(job_id, tenant)
         try:
-            history = await self.store.read(stream.id, after)
+            history = await self.store.read(stream, after)
         except Damaged as error:
             raise damaged(job_id, error.damage.version, error.damage.position) from error
         return [event_view(recorded, job_id) for recorded in history]
 
-    async def _stream(self, job_id: str, tenant: str) -> Stream:
-        stream = await self.store.find(job_id)
-        if stream is None or stream.tenant != tenant:
+    async def _stream(self, job_id: str, tenant: str) -> int:
+        stream, owner = await self._system.stream_of(job_id)
+        if owner != tenant:
             raise NotFound(f"There is no job {job_id}.", job_id=job_id)
         return stream
 
@@ -396,22 +593,27 @@ class Studio:
 
         Raises NotFound, or Unreadable.
         """
-        position = self.store.position
-        stream = await self._stream(job_id, tenant)
-        view = await self.show(job_id, tenant)
-        yield view
-        if view.ended:
-            return
-        async with aclosing(follow(self.store, position)) as batches:
-            async for batch in batches:
-                told = [event.stream for event in batch.events] + [damage.stream for damage in batch.damaged]
-                if stream.id not in told:
-                    continue
-                latest = await self.show(job_id, tenant)
-                if latest.version > view.version:
-                    view = latest
-                    yield view
-                if view.ended:
+        async with aclosing(self._changes(job_id, tenant)) as snapshots:
+            async for snapshot in snapshots:
+                yield self.view(snapshot)
+
+    async def settled(self, job_id: str, tenant: str = DEFAULT_TENANT) -> JobView:
+        """The job once it has ended, or is parked for a person to look at. Raises NotFound, or Unreadable."""
+        async with aclosing(self._changes(job_id, tenant)) as snapshots:
+            async for snapshot in snapshots:
+                if isinstance(snapshot.job, m.Ended | m.Parked):
+                    return self.view(snapshot)
+        raise NotFound(f"There is no job {job_id}.", job_id=job_id)
+
+    async def _changes(self, job_id: str, tenant: str) -> AsyncGenerator[Snapshot]:
+        version = 0
+        async with aclosing(self._wakes.of(await self._stream(job_id, tenant))) as wakes:
+            async for _ in wakes:
+                snapshot = await self._system.look(job_id)
+                if snapshot.version > version:
+                    version = snapshot.version
+                    yield snapshot
+                if isinstance(snapshot.job, m.Ended):
                     return
 
     async def providers(self) -> list[ProviderView]:
@@ -484,6 +686,14 @@ class Studio:
         """End a parked job; what may have been billed stays said. Raises CommandRejected where it is not parked."""
         return await self._command(job_id, m.GiveUp(by=by), tenant)
 
+    async def hide(self, job_id: str, tenant: str = DEFAULT_TENANT) -> JobView:
+        """Mark an ended job as deleted from the list at /v1/videos. Its log and its takes stay.
+
+        Raises:
+            CommandRejected: it has not ended.
+        """
+        return await self._command(job_id, m.Hide(), tenant)
+
     async def _command(self, job_id: str, command: m.Command, tenant: str) -> JobView:
         await self._stream(job_id, tenant)
         return self.view(await self._system.ask(job_id, command))
@@ -513,6 +723,8 @@ class Studio:
             id=snapshot.name,
             parent=facts.requested.parent,
             metadata=_metadata(job),
+            batch=facts.requested.batch,
+            hidden=isinstance(job, m.Ended) and job.hidden,
             status=status_word(job),
             phase=phase_word(job),
             version=snapshot.version,
@@ -531,11 +743,25 @@ class Studio:
             note=_note(job, snapshot.trouble),
             billed=billed_word(job),
             cost=job.cost if isinstance(job, m.Succeeded) else None,
+            estimate=target.price,
             error=_error(job),
             takes=[self._take(snapshot.name, take) for take in _takes(job)],
             missing=_missing(job),
             age_seconds=round(max(0.0, now - snapshot.heard_at), 3),
         )
+
+    def size(self, view: JobView) -> str:
+        """Width and height as w×h with an x: of the first take, or as asked for; empty where nobody here can say."""
+        for take in view.takes[:1]:
+            if take.width and take.height:
+                return f"{take.width}x{take.height}"
+        spec = view.request
+        if not (spec.resolution and spec.aspect_ratio) or view.provider not in self._adapters:
+            return ""
+        try:
+            return size_of(spec, row_of(self._adapters[view.provider], view.model, spec))
+        except (BadRequest, KeyError):  # another release's model, or one of a setting that is gone
+            return ""
 
     def _take(self, job_id: str, take: Take) -> TakeView:
         return TakeView(
@@ -579,13 +805,11 @@ class Job:
             JobFailed: it ended without one, or was parked for a person to look at; `billed` says about the money.
             TimeoutError: not yet; the job goes on.
         """
-        async with asyncio.timeout(timeout_s), aclosing(self.updates()) as views:
-            async for view in views:
-                if view.status == "succeeded":
-                    return Result(job=view, videos=view.takes)
-                if view.ended or view.attention:
-                    raise _failure(view)
-        raise NotFound(f"There is no job {self.id}.", job_id=self.id)
+        async with asyncio.timeout(timeout_s):
+            view = await self._studio.settled(self.id)
+        if view.status != "succeeded":
+            raise failure(view)
+        return Result(job=view, videos=view.takes)
 
     async def events(self, after: int = 0) -> list[EventView]:
         """Its history."""
@@ -641,6 +865,10 @@ _UNDECIDED: Final = (
     "Decide first: `collect` fetches it, `resubmit` sends it again, `give-up` ends it."
 )
 _UNSEEN = AssetRef("", "", 0, "")
+_OUTSIDE: Final = (
+    "The idempotency key {0!r} of requests[{1}] stands for a job outside this batch, or for another place or number of "
+    "requests in it: send the batch as it was, or use a new key."
+)
 
 
 def _facts(job: State) -> m.Facts:
@@ -703,6 +931,18 @@ def _note(job: State, trouble: Fault | None) -> str:
     return "" if fault is None else fault.detail
 
 
+def _unseen_spec(request: VideoRequest, rows: Sequence[Model]) -> VideoSpec:
+    """What a request asks a model for, before anybody has looked at its files."""
+    inputs = placed([Input(type=given.type, role=role_of(given), asset=_UNSEEN) for given in request.inputs], rows)
+    return VideoSpec(
+        **{name: getattr(request, name) for name in Config.__struct_fields__},
+        prompt=request.prompt,
+        inputs=inputs,
+        operation=operation_of(request.operation, {given.role for given in inputs}),
+        customer_id=request.customer_id or 0,
+    )
+
+
 def _no_key(adapter: Adapter) -> str:
     auth = adapter.capabilities.auth
     assert auth is not None
@@ -712,7 +952,8 @@ def _no_key(adapter: Adapter) -> str:
 
 def _untold(adapter: Adapter) -> str:
     """What else the provider must be told before it can be used; empty where nothing is missing."""
-    missing = [setting.env for setting in adapter.capabilities.settings.values() if not setting.value]
+    settings = adapter.capabilities.settings.values()
+    missing = [setting.env for setting in settings if setting.needed and not setting.value]
     names = " and ".join(" or ".join(names) for names in missing)
     return f"{adapter.name} needs to be told more: set {names} in the environment." if missing else ""
 
@@ -764,7 +1005,8 @@ def _mine(snapshot: Snapshot, tenant: str) -> Snapshot:
     return snapshot
 
 
-def _failure(view: JobView) -> JobFailed:
+def failure(view: JobView) -> JobFailed:
+    """Why a job has no take, or waits for a person, as an error."""
     if view.status == "cancelled":
         fault = Fault("cancelled", "The job was cancelled.")
     elif view.error is not None:
@@ -789,6 +1031,25 @@ def _gives_its_key_back(job: State) -> bool:
     return isinstance(job, m.Ended) and not job.ever_sent
 
 
+def _within(where: str, fault: Fault) -> Fault:
+    """A fault of one of several requests."""
+    field = f"{where}.{fault.field}" if fault.field else where
+    return replace(fault, field=field, detail=f"{where}: {fault.detail}")
+
+
+def _batch_view(name: str, size: int, views: Sequence[JobView]) -> BatchView:
+    counts = Counter(view.status for view in views)
+    absent = size - len(views)
+    return BatchView(
+        id=name,
+        size=size,
+        jobs=[view.id for view in views],
+        counts={word: counts[word] for word in STATUSES},
+        absent=absent,
+        ended=not absent and all(view.ended for view in views),
+    )
+
+
 def _check_key(key: str) -> None:
     if len(key) > MAX_KEY or not key.isprintable() or not key.strip():
         raise bad("Idempotency-Key", f"An idempotency key is 1 to {MAX_KEY} printable characters, not all blank.")
@@ -810,6 +1071,7 @@ def _is_asked_for(view: JobView, query: JobsQuery) -> bool:
     return (
         all(getattr(query, word) in {None, getattr(view, word)} for word in words)
         and query.customer_id in {None, view.request.customer_id}
+        and query.batch in {None, view.batch.id if view.batch else None}
         and (query.created_after is None or view.created_at > query.created_after)
         and (query.created_before is None or view.created_at < query.created_before)
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Protocol, TypeVar
 
@@ -18,6 +20,16 @@ Billed = Literal["yes", "no", "unknown"]
 """Whether money was spent: `unknown` is said where nobody can know, never guessed away."""
 
 DEFAULT_TENANT = "default"
+
+TRACE: ContextVar[str] = ContextVar("trace", default="")
+"""The trace that a request belongs to, as W3C's traceparent: a job that begins under it stays in it. Empty: none."""
+
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+
+
+def traceparent(text: str) -> str:
+    """The header's value where it is one; else empty, as its standard demands: a bad one is passed over."""
+    return text if _TRACEPARENT.fullmatch(text) else ""
 
 
 class Clock(Protocol):
@@ -81,6 +93,12 @@ def keyed_job_id(tenant: str, key: str, earlier: int) -> str:
     """
     digest = hashlib.sha256(f"{tenant}\0{key}\0{earlier}".encode()).digest()
     return "job_" + base64.b32encode(digest).decode().rstrip("=").lower()
+
+
+def keyed_batch_id(tenant: str, key: str) -> str:
+    """The batch that an idempotency key stands for."""
+    digest = hashlib.sha256(f"{tenant}\0{key}\0batch".encode()).digest()
+    return "batch_" + base64.b32encode(digest).decode().rstrip("=").lower()
 
 
 def submission_key(job: str, attempt: int) -> str:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, TypeAlias, TypedDict, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypedDict, TypeVar, get_args
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from rushes.faults import BadRequest, Fault, bad
 from rushes.units import AssetRef, Billed, Handle, Money, Private
@@ -48,8 +48,23 @@ class CharacterPerformance(Struct, frozen=True, gc=False, tag_field="type", tag=
     """A character, from an image or a clip, that does what somebody does in another clip."""
 
 
-Operation: TypeAlias = TextToVideo | ImageToVideo | MultiImage | VideoToVideo | Extend | Upscale | CharacterPerformance
-"""What is made. Avatars, templates, effects and lip-sync join it with the first provider here that has them."""
+class LipSync(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag="lip-sync"):
+    """The same clip with other words on its lips: those of an input in the role narration, or `text` in a `voice`."""
+
+    text: Private[Annotated[str, Meta(max_length=20_000)]] = ""
+    voice: Annotated[str, Meta(max_length=200)] = ""  # the provider's own name for it
+
+
+class Effect(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag="effect"):
+    """What a provider has prepared, done to the images in the role first_frame: to one, or between two."""
+
+    scene: Annotated[str, Meta(max_length=200)] = ""  # the provider's own name for it; always needed
+
+
+Operation: TypeAlias = (
+    TextToVideo | ImageToVideo | MultiImage | VideoToVideo | Extend | Upscale | CharacterPerformance | LipSync | Effect
+)
+"""What is made. Avatars and templates join it with the first provider here that has them."""
 OPERATIONS: Final[dict[type[Operation], str]] = {
     TextToVideo: "text-to-video",
     ImageToVideo: "image-to-video",
@@ -58,6 +73,8 @@ OPERATIONS: Final[dict[type[Operation], str]] = {
     Extend: "extend",
     Upscale: "upscale",
     CharacterPerformance: "character-performance",
+    LipSync: "lip-sync",
+    Effect: "effect",
 }
 
 Kind: TypeAlias = Literal["image", "video", "audio"]
@@ -68,7 +85,7 @@ Role: TypeAlias = Literal[
     "style",
     "character",
     "composition",
-    "source",  # the clip to make over, to extend or to upscale
+    "source",  # the clip to make over, to extend, to upscale or to give other words
     "reference_video",  # a clip to borrow from
     "performance",  # a clip whose movements are copied
     "narration",  # what is said in the clip
@@ -113,6 +130,8 @@ class Input(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     role: Role = "first_frame"
     asset: AssetRef
     duration_seconds: float | None = None  # of a video or an audio, where it (or somebody here) can say
+    width: int | None = None  # this and the next of an image, in pixels, where somebody here can say
+    height: int | None = None
     made: Made | None = None
 
 
@@ -146,6 +165,25 @@ class VideoRequest(Config, frozen=True, forbid_unknown_fields=True, omit_default
     """What may be done another way where the model cannot do it as asked; the job's metadata says what was."""
     at_least_once: Annotated[int, Meta(ge=0, le=3)] = 0
     """How often it may be sent anew, and so be billed once more, while nobody knows what became of an earlier send."""
+
+
+class BatchedRequest(VideoRequest, frozen=True, kw_only=True):
+    """One of the requests of a batch."""
+
+    idempotency_key: Annotated[str, Meta(min_length=1, max_length=255)] | None = None  # None: made from the batch's
+
+    @property
+    def plain(self) -> VideoRequest:
+        """The same without its key."""
+        return VideoRequest(**{name: getattr(self, name) for name in VideoRequest.__struct_fields__})
+
+
+class Batch(Struct, frozen=True, gc=False, kw_only=True):
+    """The place of a job among requests that were handed in together."""
+
+    id: str
+    index: int  # from 0
+    size: int
 
 
 class Fields(TypedDict, total=False):
@@ -211,6 +249,7 @@ class Take(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
 
 
 Status: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 ENDED: Final = frozenset[str]({"succeeded", "failed", "cancelled"})
 
 
@@ -266,6 +305,9 @@ class JobView(Struct, frozen=True, kw_only=True):
     age_seconds: float  # since we last heard of it from the provider, or since its last event
     parent: str = ""  # the job that this one retries
     metadata: dict[str, str] = {}  # what the provider told beside the clip, and what was done another way than asked
+    batch: Batch | None = None
+    estimate: Money | None = None  # what one send costs at the most; None: no dated price is known
+    hidden: bool = False  # it was deleted from the list at /v1/videos; here it stays
 
     @property
     def ended(self) -> bool:
@@ -286,6 +328,7 @@ class JobsQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     model: str | None = None  # with or without its provider in front
     operation: str | None = None
     customer_id: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None  # 0: jobs without one
+    batch: str | None = None  # the id of a batch
     created_after: Annotated[datetime, Meta(tz=True)] | None = None
     created_before: Annotated[datetime, Meta(tz=True)] | None = None
     sort: Literal["created", "updated"] = "created"
@@ -305,6 +348,7 @@ class JobsFields(TypedDict, total=False):
     model: str | None
     operation: str | None
     customer_id: int | None
+    batch: str | None
     created_after: datetime | None
     created_before: datetime | None
     sort: Literal["created", "updated"]
@@ -321,6 +365,19 @@ class Page(Struct, frozen=True, kw_only=True):
     has_more: bool
     next: str | None = None  # ask again with it as `after`; None: there are no more
     unreadable: list[str] = []  # ids in this stretch that cannot be read, whether or not they would be right
+    stale: bool = False  # what happened in the last moments may be missing: ask again
+
+
+class BatchView(Struct, frozen=True, kw_only=True):
+    """How the jobs of a batch are. It has ended when all of them have."""
+
+    kind: Literal["batch"] = field(default="batch", name="object")
+    id: str
+    size: int  # how many requests were handed in
+    jobs: list[str]  # their ids, in the order of the requests
+    counts: dict[Status, int]
+    absent: int  # requests without a job that can be read: not begun (send the batch again), or damaged
+    ended: bool
     stale: bool = False  # what happened in the last moments may be missing: ask again
 
 
@@ -386,6 +443,15 @@ class ModelView(Struct, frozen=True, kw_only=True):
     free: bool
 
 
+class OfferedModel(ModelView, frozen=True, kw_only=True):
+    """The same as an entry of the list of all models. Here `id` is provider/model, as a request says it."""
+
+    kind: Literal["model"] = field(default="model", name="object")
+    owned_by: str  # the provider
+    configured: bool  # it can be used now
+    reason: str  # why not, and what to do
+
+
 class ProviderView(Struct, frozen=True, kw_only=True):
     """One provider: its models, and its lanes. Lanes appear with their first job, and only where the jobs are run."""
 
@@ -400,6 +466,18 @@ class ProviderView(Struct, frozen=True, kw_only=True):
     models: list[ModelView]  # one that makes a clip from words comes first, where there is one
     retired: list[RetirementView]
     lanes: list[LaneView]
+
+
+class EstimateView(Struct, frozen=True, kw_only=True):
+    """What a request would cost, and how it would be asked for. Nothing was sent."""
+
+    provider: str
+    model: str
+    operation: str
+    price: Literal["free", "known", "unknown"]  # unknown: no dated price is known here, which is not free
+    cost: Money | None  # of one send, at the most; None where it is unknown
+    sends: int  # how often it may be sent, and so be paid, at the most
+    request: VideoSpec  # with everything that was left to us
 
 
 class UploadView(Struct, frozen=True, kw_only=True):
@@ -495,6 +573,8 @@ def implied_by(roles: Collection[Role]) -> Operation:
     """The operation that inputs in these roles mean where none is named."""
     if "performance" in roles:
         return CharacterPerformance()
+    if set(roles) == {"source", "narration"}:
+        return LipSync()
     if "source" in roles or "reference_video" in roles:
         return VideoToVideo()
     if "first_frame" in roles or "last_frame" in roles:
@@ -502,16 +582,37 @@ def implied_by(roles: Collection[Role]) -> Operation:
     return MultiImage() if REFERENCES & set(roles) else TextToVideo()
 
 
+def _check_words(asked: LipSync, roles: Collection[Role]) -> None:
+    if bool(asked.text.strip()) == ("narration" in roles):
+        detail = "The operation 'lip-sync' needs either 'text' or an audio in the role 'narration': give one of them."
+        raise bad("operation.text", detail)
+    if bool(asked.text) != bool(asked.voice):
+        raise bad("operation.voice", "'text' and 'voice' of a lip-sync go together: give both or neither.")
+
+
+def _check_scene(asked: Effect, roles: Collection[Role]) -> None:
+    if not asked.scene:
+        raise bad("operation.scene", "The operation 'effect' needs a scene: say which effect.")
+    if set(roles) != {"first_frame"}:
+        raise bad("inputs", "The operation 'effect' needs images in the role 'first_frame', and nothing else.")
+
+
 def operation_of(asked: Operation | None, roles: Collection[Role]) -> Operation:
     """What the inputs imply, or the operation asked for once it agrees with them. Raises BadRequest."""
     implied = implied_by(roles)
     if asked is None or asked == implied:
         return implied
-    if isinstance(asked, Extend | Upscale):
-        if "source" in roles:
-            return asked
-        name = OPERATIONS[type(asked)]
-        raise bad("inputs", f"The operation {name!r} needs a video: give an input in the role 'source'.")
     name, found = OPERATIONS[type(asked)], OPERATIONS[type(implied)]
+    if isinstance(asked, Extend | Upscale | LipSync):
+        if "source" not in roles:
+            raise bad("inputs", f"The operation {name!r} needs a video: give an input in the role 'source'.")
+        if isinstance(asked, LipSync):
+            _check_words(asked, roles)
+        return asked
+    if isinstance(asked, Effect):
+        _check_scene(asked, roles)
+        return asked
+    if isinstance(asked, VideoToVideo) and isinstance(implied, LipSync):
+        return asked
     detail = f"The operation is {name!r}, but the inputs make it {found!r}: leave it out, or give them other roles."
     raise bad("operation", detail)

@@ -20,6 +20,7 @@ import pytest
 from rushes.cli.emulate import clock, exports
 from rushes.emulators.xai import XaiTwin
 from rushes.faults import BadRequest
+from rushes.main import installed_emulators
 
 COMMAND = (sys.executable, "-m", "rushes.cli")
 PATIENCE_S = 60.0
@@ -89,6 +90,21 @@ def test_a_job_runs_against_it_and_a_fault_is_seen(tmp_path: Path) -> None:
         assert [line["status"] for line in ledger["requests"] if line["fault"] == "error"] == [500]
 
 
+def test_a_key_that_is_no_word_is_made_and_works(tmp_path: Path) -> None:
+    with emulating("veo", "--clock", "400") as env:
+        told = ("VERTEX_BASE_URL", "CLOUD_PROJECT", "APPLICATION_CREDENTIALS")
+        keys = {name: env[name] for name in ("STORAGE_EMULATOR_HOST", *(f"GOOGLE_{word}" for word in told))}
+        url, account = keys["GOOGLE_VERTEX_BASE_URL"], Path(keys["GOOGLE_APPLICATION_CREDENTIALS"])
+        assert json.loads(account.read_text("utf-8"))["token_uri"] == f"{url}/token"
+        for bucket in ({}, {"VEO_BUCKET": "mine"}):
+            done = run(tmp_path / "data", "generate", "a lake", "--model", "veo", **keys, **bucket)
+            assert done.returncode == 0, done.stderr
+        asked = [line["path"] for line in ask(url.removesuffix("/veo"), "/_rushes/ledger")["requests"]]
+        assert asked.count("/token") == 2
+        assert sum(path.startswith("/storage/") for path in asked) == 1
+    assert not account.exists()
+
+
 def test_several_share_a_port_and_a_seed_draws_the_same_ids() -> None:
     def first(seed: str) -> tuple[str, str]:
         with emulating("replicate", "xai", "--seed", seed) as env:
@@ -113,13 +129,13 @@ class Toy(XaiTwin):
 
 
 def test_a_twin_names_the_variables_of_its_sdks() -> None:
-    assert dict(exports([Toy(clip=b"")], {}, "http://h:1")) == {"TOY_URL": "http://h:1/toy/v2"}
+    assert dict(exports([Toy(clip=b"")], {}, "http://h:1", Path())) == {"TOY_URL": "http://h:1/toy/v2"}
 
 
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["runwy"], ["NAME", "runwy", "kling, openrouter, replicate, runway, xai"]),
+        (["runwy"], ["NAME", "runwy", ", ".join(installed_emulators())]),
         (["local"], ["NAME", "local"]),
         (["xai", "xai"], ["NAME", "twice"]),
         (["xai", "--port", "70000"], ["--port", "65535"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, get_args
@@ -12,12 +12,14 @@ from typing import Any, get_args
 import msgspec
 import pytest
 from aiohttp import web as aiohttp_web
+from keyring import WRONG, guarded, ring
 from talking import TINY, whole_log, write_log
 
 from rushes.api.app import Server, serve
 from rushes.api.protocol import STATUS, problem_of
 from rushes.client import Client, Cursor, _error_of, _Problem
 from rushes.faults import (
+    AccessDenied,
     BadRequest,
     Code,
     CommandRejected,
@@ -34,7 +36,7 @@ from rushes.faults import (
 )
 from rushes.studio import Studio
 from rushes.units import utc
-from rushes.video import EventView, JobsFields, VideoRequest
+from rushes.video import EventView, JobsFields, JobView, VideoRequest
 
 LAKE = VideoRequest(**TINY)
 LONG = VideoRequest(**TINY | {"duration_seconds": 60, "fps": 30})
@@ -304,3 +306,60 @@ async def test_where_following_begins(client: Client, studio: Studio) -> None:
         await anext(client.follow(start=Cursor(epoch="another", position=3)))
     with pytest.raises(Conflict):
         await anext(client.follow(start=Cursor(epoch=studio.store.epoch, position=6)))
+
+
+async def test_following_by_filter_with_snapshots_and_a_cursor_for_another_process(
+    client: Client, studio: Studio
+) -> None:
+    jobs: list[str] = []
+    for seed in (1, 2):  # one after the other
+        jobs.append((await client.submit(VideoRequest(**TINY | {"seed": seed})))[0].id)
+        await studio.job(jobs[-1]).result(timeout_s=20)
+    shown: list[list[str]] = []
+    cursors: list[Cursor] = []
+
+    def show(views: Sequence[JobView]) -> None:
+        shown.append([view.id for view in views])
+
+    async def first_of(**wanted: Any) -> list[EventView]:
+        async with aclosing(client.follow(on_snapshots=show, on_cursor=cursors.append, **wanted)) as events:
+            return [await anext(events) for _ in range(2)]
+
+    succeeded = await first_of(start="start", status="succeeded", provider="local", snapshots=1)
+    assert [(event.job_id, event.type) for event in succeeded] == [(job, "job.succeeded") for job in jobs]
+    one, other = await first_of(start="start", jobs=jobs[1:])
+    assert {one.job_id, other.job_id} == {jobs[1]}
+    assert shown == [jobs[1:], jobs[1:]]
+    assert cursors[0].position == 0, "the subscription begins there"
+    async with aclosing(client.follow(start="start", job_id=jobs[0], on_cursor=cursors.append)) as events:
+        async for event in events:
+            if event.type == "job.succeeded":
+                break
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await anext(events)
+    assert cursors[-1] == Cursor(epoch=studio.store.epoch, position=studio.store.position)
+
+
+async def test_what_cannot_be_followed_says_why(client: Client) -> None:
+    wrong: list[tuple[dict[str, Any], type[RushesError]]] = [
+        ({"jobs": ["job_nobody"]}, NotFound),
+        ({"jobs": ["a"], "job_id": "a"}, BadRequest),
+        ({"status": "done"}, BadRequest),
+        ({"snapshots": 201}, BadRequest),
+    ]
+    for wanted, kind in wrong:
+        with pytest.raises(kind) as refused:
+            await anext(client.follow(**wanted))
+        assert refused.value.billed == "no"
+        assert refused.value.field in {*wanted, ""}
+
+
+async def test_a_socket_without_a_good_key_is_not_tried_again(studio: Studio, tmp_path: Path) -> None:
+    keys = ring(tmp_path / "data")
+    async with guarded(studio, tmp_path / "data") as server:
+        for token, code in (("", "unauthorised"), (WRONG, "unauthorised"), (keys.generator, "forbidden")):
+            async with Client(server.url, token=token) as client:
+                with pytest.raises(AccessDenied) as refused:
+                    await anext(client.follow())
+                assert refused.value.code == code

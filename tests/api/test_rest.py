@@ -11,16 +11,22 @@ from typing import Any
 
 import aiohttp
 import aiohttp.web
+import msgspec
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from msgspec.structs import replace
 from PIL import Image
 from talking import TINY, write_log
 
+import rushes
+from rushes.actors.messages import JobRequested
 from rushes.api.app import Server, problems, serve
+from rushes.api.rest import MAX_WAIT_S
 from rushes.eventstore.lock import holder
 from rushes.faults import BadRequest
 from rushes.studio import Studio
-from rushes.video import VideoRequest
+from rushes.units import keyed_batch_id
+from rushes.video import Batch, VideoRequest, decode
 
 Web = aiohttp.ClientSession
 
@@ -175,6 +181,169 @@ async def test_a_key_stands_for_one_request(web: Web, studio: Studio) -> None:
     assert studio.store.position == position
 
 
+# ── waiting for the answer ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_an_answer_waits_for_the_job_where_the_caller_prefers_it(web: Web) -> None:
+    async with web.post("/v1/jobs", json=TINY, headers={"Prefer": "respond-async, wait=20"}) as reply:
+        view = await reply.json()
+        assert (reply.status, view["status"], len(view["takes"])) == (200, "succeeded", 1)
+        assert reply.headers["Preference-Applied"] == "wait=20"
+        assert reply.headers["Location"] == f"/v1/jobs/{view['id']}"
+        assert "Retry-After" not in reply.headers
+    async with web.post(f"/v1/jobs/{view['id']}/retry", headers={"Prefer": 'Wait="20"; a=b'}) as reply:
+        assert (reply.status, (await reply.json())["status"]) == (200, "succeeded")
+
+
+async def test_an_answer_does_not_wait_longer_than_that(web: Web, studio: Studio) -> None:
+    slow = TINY | {"duration_seconds": 60, "fps": 30, "resolution": "720p"}
+    async with web.post("/v1/jobs", json=slow, headers={"Prefer": "wait=1"}) as reply:
+        view = await reply.json()
+        assert (reply.status, reply.headers["Preference-Applied"]) == (202, "wait=1")
+        assert (view["status"], int(reply.headers["Retry-After"])) == ("running", 1)
+    await studio.cancel(view["id"])
+
+
+async def test_nobody_waits_for_longer_than_the_server_allows(web: Web) -> None:
+    async with web.post("/v1/jobs", json=TINY, headers={"Prefer": "wait=999999"}) as reply:
+        assert (reply.status, reply.headers["Preference-Applied"]) == (200, f"wait={MAX_WAIT_S}")
+
+
+@pytest.mark.parametrize("wait", ["", "-1", "1.5", "soon", "٣"])
+async def test_a_wait_that_is_no_number_is_refused(web: Web, studio: Studio, wait: str) -> None:
+    problem = await ask(web, "POST", "/v1/jobs", 400, json=TINY, headers={"Prefer": f"wait={wait}"})
+    assert problem["field"] == "Prefer"
+    assert studio.store.position == 0
+
+
+# ── batches ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def shots(count: int, **more: Any) -> dict[str, Any]:
+    return {"requests": [TINY | {"prompt": f"shot {number}"} | more for number in range(count)]}
+
+
+async def test_a_batch_is_one_job_for_each_request(web: Web, studio: Studio) -> None:
+    async with web.post("/v1/batches", json=shots(3)) as reply:
+        batch = await reply.json()
+        assert (reply.status, reply.headers["Location"]) == (202, f"/v1/batches/{batch['id']}")
+        assert "Idempotent-Replayed" not in reply.headers
+    assert (batch["object"], batch["size"], len(batch["jobs"]), batch["ended"]) == ("batch", 3, 3, False)
+    for name in batch["jobs"]:
+        await studio.job(name).result(timeout_s=20)
+    done = await ask(web, "GET", f"/v1/batches/{batch['id']}", 200)
+    assert (done["jobs"], done["ended"], done["absent"]) == (batch["jobs"], True, 0)
+    assert done["counts"] == {"queued": 0, "running": 0, "succeeded": 3, "failed": 0, "cancelled": 0}
+    views = [await ask(web, "GET", f"/v1/jobs/{name}", 200) for name in done["jobs"]]
+    assert [view["prompt"] for view in views] == ["shot 0", "shot 1", "shot 2"]
+    assert [view["batch"] for view in views] == [{"id": batch["id"], "index": n, "size": 3} for n in range(3)]
+    listed = await ask(web, "GET", f"/v1/jobs?batch={batch['id']}&order=asc", 200)
+    assert [view["id"] for view in listed["data"]] == done["jobs"]
+
+
+async def test_a_batch_that_is_sent_again_begins_nothing_twice(web: Web, studio: Studio) -> None:
+    key = {"Idempotency-Key": "film"}
+    first = await ask(web, "POST", "/v1/batches", 202, json=shots(3), headers=key)
+    async with web.post("/v1/batches", json=shots(3), headers=key) as reply:
+        assert (reply.headers["Idempotent-Replayed"], (await reply.json())["jobs"]) == ("true", first["jobs"])
+    assert len((await studio.jobs()).jobs) == 3
+    other = await ask(web, "POST", "/v1/batches", 202, json=shots(3))
+    assert {*other["jobs"]}.isdisjoint(first["jobs"])
+
+
+async def test_a_batch_that_was_cut_short_is_made_whole_by_sending_it_again(web: Web, studio: Studio) -> None:
+    """Its first job is there, as after a crash in the middle: the others begin, and it does not."""
+    name = keyed_batch_id("default", "film")
+    first = await studio._ready(
+        decode(msgspec.json.encode(shots(3)["requests"][0]), VideoRequest), f"{name}/0", "default"
+    )
+    assert isinstance(first, JobRequested)
+    begun, _ = await studio._begin(replace(first, batch=Batch(id=name, index=0, size=3)), f"{name}/0", "default")
+    partial = await ask(web, "GET", f"/v1/batches/{name}", 200)
+    assert (partial["jobs"], partial["size"], partial["absent"], partial["ended"]) == ([begun.id], 3, 2, False)
+    made = await ask(web, "POST", "/v1/batches", 202, json=shots(3), headers={"Idempotency-Key": "film"})
+    assert (made["id"], made["jobs"][0], made["absent"]) == (name, begun.id, 0)
+    assert len((await studio.jobs()).jobs) == 3
+
+
+async def test_a_key_stands_for_one_batch(web: Web, studio: Studio) -> None:
+    key = {"Idempotency-Key": "film"}
+    first = await ask(web, "POST", "/v1/batches", 202, json=shots(2), headers=key)
+    position = studio.store.position
+    for changed in (shots(3), shots(2, fps=12), {"requests": shots(2)["requests"][::-1]}):
+        problem = await ask(web, "POST", "/v1/batches", 409, json=changed, headers=key)
+        assert (problem["code"], problem["job_id"] in first["jobs"]) == ("conflict", True)
+    outside = await ask(web, "POST", "/v1/jobs", 202, json=TINY, headers={"Idempotency-Key": "single"})
+    problem = await ask(web, "POST", "/v1/batches", 409, json={"requests": [TINY | {"idempotency_key": "single"}]})
+    assert problem["job_id"] == outside["id"]
+    assert len((await studio.jobs()).jobs) == 3
+    assert studio.store.position > position
+
+
+async def test_a_request_of_a_batch_may_have_its_own_key(web: Web, studio: Studio) -> None:
+    twins = {"requests": [TINY | {"idempotency_key": "a"}, TINY | {"idempotency_key": "b"}]}
+    first = await ask(web, "POST", "/v1/batches", 202, json=twins, headers={"Idempotency-Key": "film"})
+    assert len({*first["jobs"]}) == 2
+    twins["requests"][1]["idempotency_key"] = "a"
+    problem = await ask(web, "POST", "/v1/batches", 400, json=twins)
+    assert problem["field"] == "requests"
+    assert len((await studio.jobs()).jobs) == 2
+
+
+async def test_where_one_request_of_a_batch_is_wrong_none_is_begun(web: Web, studio: Studio) -> None:
+    wrong = shots(3)
+    wrong["requests"][1] |= {"duration_seconds": 61, "fps": 7}
+    wrong["requests"][2] |= {"model": "nobody"}
+    problem = await ask(web, "POST", "/v1/batches", 400, json=wrong)
+    named = {error["field"] for error in problem["errors"]}
+    assert named == {"requests[1].duration_seconds", "requests[1].fps", "requests[2].model"}
+    bodies: list[dict[str, Any]] = [{"requests": []}, {"requests": [TINY] * 101}, {"requests": [TINY | {"a": 1}]}, {}]
+    for body in bodies:
+        assert "requests" in (await ask(web, "POST", "/v1/batches", 400, json=body))["detail"]
+    assert studio.store.position == 0
+    assert (await ask(web, "GET", "/v1/batches/batch_nobody", 404))["code"] == "not_found"
+
+
+# ── what it costs, and what there is ──────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_an_estimate_says_the_price_and_begins_nothing(web: Web, studio: Studio) -> None:
+    told = await ask(web, "POST", "/v1/estimates", 200, json=TINY)
+    assert (told["provider"], told["model"], told["price"], told["cost"]["micro_usd"]) == ("local", "local", "free", 0)
+    problem = await ask(web, "POST", "/v1/estimates", 400, json=TINY | {"duration_seconds": 61, "fps": 7})
+    asked = await ask(web, "POST", "/v1/jobs", 400, json=TINY | {"duration_seconds": 61, "fps": 7})
+    assert problem == asked
+    assert {error["field"] for error in problem["errors"]} == {"duration_seconds", "fps"}
+    assert studio.store.position == 0
+
+
+async def test_an_estimate_says_where_nobody_knows(tmp_path: Path) -> None:
+    keys = {"GEMINI_API_KEY": "k", "XAI_API_KEY": "k"}
+    async with rushes.open(tmp_path / "data", environ=keys) as studio:
+        server = await serve(studio, "127.0.0.1:0")
+        async with aiohttp.ClientSession(base_url=server.url) as web:
+            unknown = await ask(web, "POST", "/v1/estimates", 200, json={"prompt": "a lake", "model": "omni"})
+            asked = {"prompt": "a lake", "model": "xai", "duration_seconds": 5, "at_least_once": 2}
+            known = await ask(web, "POST", "/v1/estimates", 200, json=asked)
+        await server.close()
+        assert (unknown["price"], unknown["cost"]) == ("unknown", None)
+        assert (known["price"], known["sends"], known["cost"]["micro_usd"] > 0) == ("known", 3, True)
+        assert studio.store.position == 0
+
+
+async def test_every_model_is_listed_under_the_name_that_a_request_takes(web: Web, studio: Studio) -> None:
+    listed = await ask(web, "GET", "/v1/models", 200)
+    models = {model["id"]: model for model in listed["data"]}
+    assert (listed["object"], listed["first_id"], listed["last_id"]) == ("list", next(iter(models)), [*models][-1])
+    local, runway = models["local/local"], models["runway/gen4.5"]
+    assert (local["object"], local["owned_by"], local["configured"], local["free"]) == ("model", "local", True, True)
+    assert (runway["configured"], "RUNWAYML_API_SECRET" in runway["reason"]) == (False, True)
+    assert runway["price"]["most_micro_usd"] >= runway["price"]["least_micro_usd"] > 0
+    assert len(models) == sum(len(view.models) for view in await studio.providers())
+    job = await ask(web, "POST", "/v1/jobs", 202, json=TINY | {"model": "local/local"})
+    assert job["model"] == "local"
+
+
 # ── content ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -286,6 +455,7 @@ async def test_an_upload_that_breaks_off_leaves_nothing(server: Server, tmp_path
     [
         (b"", {}, "empty"),
         (b"no form", {"Content-Type": "multipart/form-data"}, "form"),
+        (b"--b\r\nA: \x08\r\n\r\na\r\n--b--", {"Content-Type": "multipart/form-data; boundary=b"}, "headers"),
         (b"--b\r\n\r\n--b--", {"Content-Type": "multipart/form-data; boundary=b"}, "'file'"),
     ],
 )
@@ -364,6 +534,10 @@ async def test_an_upload_that_is_no_image_is_no_first_frame(web: Web, studio: St
         ("GET", "/v1/jobs/job_nobody/content", 404, "job_nobody"),
         ("GET", "/v1/jobs?statu=failed", 400, "'statu'"),
         ("GET", "/v1/jobs?status=done", 400, "'status'"),
+        ("GET", "/v1/jobs?created_after=200", 400, "'created_after'"),
+        ("GET", "/v1/jobs?status=null", 400, "'status'"),
+        ("GET", "/v1/jobs?customer_id=null", 400, "'customer_id'"),
+        ("GET", "/v1/jobs?status=failed&status=queued", 400, "more than once"),
         ("GET", "/v1/jobs?limit=0", 400, "'limit'"),
         ("GET", "/v1/jobs?limit=ten", 400, "'limit'"),
         ("GET", "/v1/jobs?before=job_nobody", 400, "job_nobody"),
@@ -376,6 +550,7 @@ async def test_an_upload_that_is_no_image_is_no_first_frame(web: Web, studio: St
         ("GET", "/v1/jobs?created_after=yesterday", 400, "'created_after'"),
         ("GET", "/v1/jobs?created_before=2026-01-01T00:00:00", 400, "timezone"),
         ("GET", "/v1/jobs/x/events?after=-1", 400, "'after'"),
+        ("GET", "/v1/jobs/x/events?after=9223372036854775808", 400, "'after'"),
         ("GET", "/v1/jobs/x/content?take=-1", 400, "'take'"),
         ("GET", "/v1/jobs/x/content?tale=1", 400, "'tale'"),
         ("GET", "/v1/jobs/x?verbose=1", 400, "'verbose'"),

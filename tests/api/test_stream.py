@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
 from typing import Any, cast
 
 import aiohttp
 import pytest
-from talking import TINY, Frame, Reader, Serve, reading, whole_log, write_log
+from talking import TINY, Frame, Reader, Serve, narrow, pinged_for, reading, whole_log, write_log
 
 from rushes.api.app import Server
-from rushes.api.protocol import MAX_SUBSCRIPTIONS, BadFrame, read_frame
-from rushes.api.stream import FRAME_BYTES, Limits
+from rushes.api.feed import FRAME_BYTES
+from rushes.api.protocol import BadFrame, read_frame
+from rushes.api.stream import Limits
 from rushes.eventstore.base import Birth, EventStore, Head, NewEvent, Stream, Write
 from rushes.studio import Studio
 from rushes.video import VideoRequest
@@ -102,7 +102,7 @@ async def test_a_subscription_has_one_name(server: Server) -> None:
 
 async def test_subscriptions_have_a_limit(server: Server) -> None:
     async with reading(server.url) as reader:
-        for number in range(MAX_SUBSCRIPTIONS + 1):
+        for number in range(Limits().subscriptions + 1):
             await reader.say(type="subscribe", id=f"s{number}")
         assert await reader.closed() == 4429
 
@@ -172,7 +172,15 @@ async def test_an_event_looks_as_it_is_stored(server: Server, studio: Studio) ->
     async with reading(server.url) as reader:
         await reader.say(type="subscribe", id="a", from_="start")
         subscribed = await reader.hear("subscribed")
-        assert subscribed == {"type": "subscribed", "id": "a", "recovered": True, "snapshot": None, "position": 0}
+        assert subscribed == {
+            "type": "subscribed",
+            "id": "a",
+            "recovered": True,
+            "snapshot": None,
+            "position": 0,
+            "snapshots": [],
+            "partial": False,
+        }
         data = {"n": 0, "filler": "x" * 10}
         item = {
             "position": 1,
@@ -367,13 +375,6 @@ async def test_large_events_come_in_frames_of_a_bounded_size(server: Server, stu
 # ── the slow ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def narrow(address: Any) -> socket.socket:
-    """A socket that takes little before somebody reads."""
-    made = socket.socket(address[0], address[1])
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
-    return made
-
-
 async def more_than_fits(studio: Studio, reader: Reader) -> None:
     """Ask for far more than the kernel's buffers hold, and take none of it."""
     await write_log(studio, "job_big", 30, size_bytes=200_000)
@@ -381,17 +382,8 @@ async def more_than_fits(studio: Studio, reader: Reader) -> None:
         await reader.say(type="subscribe", id=name, from_="start")
 
 
-async def pinged_for(reader: Reader, seconds: float) -> None:
-    """Be answered all that time."""
-    loop = asyncio.get_running_loop()
-    ends = loop.time() + seconds
-    while loop.time() < ends:
-        await reader.say(type="ping")
-        await reader.hear("pong")
-
-
 async def test_who_does_not_read_is_closed_and_others_do_not_notice(serving: Serve, studio: Studio) -> None:
-    server = await serving(Limits(send_s=0.5))
+    server = await serving(Limits(send_s=0.5, messages_per_s=1e6, buffered_bytes=65_536))
     async with (
         reading(server.url, connector=aiohttp.TCPConnector(socket_factory=narrow)) as slow,
         reading(server.url) as other,
@@ -406,7 +398,7 @@ async def test_who_does_not_read_is_closed_and_others_do_not_notice(serving: Ser
 
 async def test_without_the_timeout_the_slow_would_stay(serving: Serve, studio: Studio) -> None:
     """The negative control: it is our own timeout that closes, nothing else does."""
-    server = await serving(Limits(send_s=60.0))
+    server = await serving(Limits(send_s=60.0, messages_per_s=1e6))
     async with (
         reading(server.url, connector=aiohttp.TCPConnector(socket_factory=narrow)) as slow,
         reading(server.url) as other,

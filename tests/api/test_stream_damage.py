@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import re
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, closing
 from pathlib import Path
 
@@ -18,10 +17,8 @@ from msgspec.structs import replace
 from talking import TINY, Frame, Reader, reading, write_log
 
 import rushes
-from rushes.api import stream as stream_module
 from rushes.api.app import Server, serve
-from rushes.api.protocol import Error, Events
-from rushes.api.stream import BATCH, Feed, Item, Lost, frames
+from rushes.api.feed import BATCH, Chunk, Feed, Filter, Item, Lost, Page, chunks
 from rushes.client import Client
 from rushes.eventstore.memory import MemoryStore
 from rushes.faults import Unreadable
@@ -70,7 +67,15 @@ async def test_who_reads_all_is_told_in_its_place_and_reads_on(tmp_path: Path) -
         error = await reader.hear("error")
         second = await reader.hear("events")
         assert ([item["position"] for item in first["items"]], first["upto"]) == ([1, 2, 3, 4], 4)
-        assert error == {"type": "error", "id": "s", "code": "unreadable", "message": sentence(2, "job_b", 5)}
+        assert error == {
+            "type": "error",
+            "id": "s",
+            "code": "unreadable",
+            "message": sentence(2, "job_b", 5),
+            "retryable": False,
+            "billed": "unknown",
+            "job_id": "job_b",
+        }
         assert ([item["position"] for item in second["items"]], second["upto"]) == ([6, 7, 8, 9], 9)
         assert (await reader.hear("caught_up"))["position"] == 9
         await write_log(studio, "job_d", 1)
@@ -196,30 +201,27 @@ async def test_a_job_that_lives_on_in_memory_is_shown_where_its_log_was_damaged(
 # ── Every position is told, or named ──────────────────────────────────────────────────────────────────────────────────
 
 
+ALL = Filter("default")
+
+
 async def a_pass(feed: Feed, store: MemoryStore, rng: random.Random) -> list[int]:
     """Positions in the order in which one reader hears of them, damaged or not; it comes again at random frames."""
     heard: list[int] = []
     cursor = 0
     while cursor < store.position:
-        found, upto = await feed.read(cursor, None)
-        for frame in frames("s", found, upto):
-            if isinstance(frame, Error):
-                (position,) = re.findall(r"position (\d+)", frame.message)
-                heard.append(int(position))
-            else:
-                heard += _positions(found, frame)
-                assert heard[-1] <= frame.upto, "a cursor is never behind what came"
-                cursor = frame.upto
+        page = await feed.read(ALL, cursor)
+        for chunk in chunks(page.found, page.upto):
+            if isinstance(chunk, Chunk):
+                heard += [item.position for item in chunk.items]
+                assert heard[-1] <= chunk.upto, "a cursor is never behind what came"
+                cursor = chunk.upto
                 if rng.random() < 0.3:
                     break  # the line breaks, and the reader comes back with this cursor
+            else:
+                heard.append(chunk.position)
         else:
-            cursor = upto
+            cursor = page.upto
     return heard
-
-
-def _positions(found: Sequence[Item | Lost], frame: Events) -> list[int]:
-    by_data = {bytes(one.encoded): one.position for one in found if isinstance(one, Item)}
-    return [by_data[bytes(item)] for item in frame.items]
 
 
 async def spoilt_log(rng: random.Random) -> MemoryStore:
@@ -239,19 +241,19 @@ SEEDS = range(100 if os.environ.get("RUSHES_NIGHTLY") else 3)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_every_position_is_told_or_named_once_and_in_order(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    monkeypatch.setattr(stream_module, "REMEMBERED", 5)  # fewer names than a batch has streams
+async def test_every_position_is_told_or_named_once_and_in_order(seed: int) -> None:
     rng = random.Random(seed)
     store = await spoilt_log(rng)
-    assert await a_pass(Feed(store), store, rng) == list(range(1, store.position + 1))
+    few = Feed(store, remembered=5)  # fewer names than a batch has streams
+    assert await a_pass(few, store, rng) == list(range(1, store.position + 1))
 
 
 class Silent(Feed):
     """The negative control: it passes over what is damaged."""
 
-    async def read(self, after: int, stream: int | None) -> tuple[list[Item | Lost], int]:
-        found, upto = await super().read(after, stream)
-        return [one for one in found if isinstance(one, Item)], upto
+    async def read(self, wanted: Filter, after: int) -> Page:
+        page = await super().read(wanted, after)
+        return Page("", [one for one in page.found if isinstance(one, Item)], page.upto)
 
 
 async def test_control_silence_about_damage_is_found() -> None:
@@ -265,13 +267,12 @@ async def test_control_silence_about_damage_is_found() -> None:
 class Forgetful(Feed):
     """The negative control: names that are remembered, and none beside them."""
 
-    async def _names_of(self, streams: set[int]) -> dict[int, str]:
-        await super()._names_of(streams)
-        return self._names
+    async def _names_of(self, streams: set[int], tenant: str) -> dict[int, str]:
+        names = await super()._names_of(streams, tenant)
+        return {stream: name for stream, name in names.items() if self._streams.get(stream) is not None}
 
 
-async def test_control_a_name_that_was_forgotten_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "REMEMBERED", 5)
+async def test_control_a_name_that_was_forgotten_is_found() -> None:
     store = await spoilt_log(random.Random(0))
-    found, _ = await Forgetful(store).read(0, None)
-    assert sum(isinstance(one, Lost) for one in found) > 100
+    page = await Forgetful(store, remembered=5).read(ALL, 0)
+    assert sum(isinstance(one, Lost) for one in page.found) > 100

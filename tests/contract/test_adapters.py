@@ -6,10 +6,10 @@ import pytest
 
 from rushes.main import installed_adapters, installed_emulators
 from rushes.testing.adapters import AdapterContract
-from rushes.testing.wires import Pair
+from rushes.testing.wires import Pair, informed
 
 ADAPTERS, TWINS = installed_adapters(), installed_emulators()
-PAIRS = {name: Pair(adapter, TWINS[name]) for name, adapter in ADAPTERS.items() if name in TWINS}
+PAIRS = {name: Pair(informed(adapter), TWINS[name]) for name, adapter in ADAPTERS.items() if name in TWINS}
 
 
 class TestRegistered(AdapterContract):

@@ -18,7 +18,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from rushes.adapters.base import Adapter, Request, Response
-from rushes.adapters.capabilities import PollSchedule, Terms
+from rushes.adapters.capabilities import Model, PollSchedule, Terms
 from rushes.adapters.redaction import REDACTED
 from rushes.emulators.base import ProviderTwin, serve_twin, shipped_clip
 from rushes.emulators.faults import Drop, Faults, RateLimit
@@ -36,14 +36,14 @@ PATIENCE_S = 30.0
 WORDS = ("a lake", "a broken lake", "a forbidden lake")
 
 
-def grey_png(side: int) -> bytes:
-    """A square picture."""
+def grey_png(width: int, height: int) -> bytes:
+    """A picture."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    lines = zlib.compress((b"\0" + b"\x80" * side) * side)
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    lines = zlib.compress((b"\0" + b"\x80" * width) * height)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
 
 
@@ -72,14 +72,26 @@ def eager(adapter: Adapter) -> Adapter:
     return adapter
 
 
-async def run(studio: Studio, provider: str) -> list[str]:
+def picture_for(row: Model) -> bytes:
+    """One of a size that goes, where not any does."""
+    limit, shape = row.media["image"], (row.defaults.resolution or "", row.defaults.aspect_ratio or "")
+    size = limit.sizes[0] if limit.sizes else row.sizes.get(shape, "512x512")
+    width, _, height = size.partition("x")
+    return grey_png(int(width), int(height))
+
+
+async def run(studio: Studio, adapter: Adapter) -> list[str]:
     """A few jobs, and everything that their callers are told; the last is given its clip."""
     told: list[str] = []
+    first = adapter.capabilities.models[0]
+    row = next(row for row in adapter.capabilities.models if row.id == first.id and "image-to-video" in row.operations)
+    picture = picture_for(row)
     for prompt in (*WORDS, "a lake whose answer gets lost"):
-        told += await told_of(await studio.generate(prompt, model=provider))
-    moving = await studio.generate("it moves", image=grey_png(512), model=provider)
+        given = (prompt, None) if "text-to-video" in first.operations else ("", picture)
+        told += await told_of(await studio.generate(given[0], image=given[1], model=adapter.name))
+    moving = await studio.generate("" if row.prompt == "none" else "it moves", image=picture, model=adapter.name)
     told += await told_of(moving)
-    assert (await moving.result(timeout_s=1)).videos, provider
+    assert (await moving.result(timeout_s=1)).videos, adapter.name
     return told
 
 
@@ -130,10 +142,16 @@ async def test_no_key_is_kept_or_told_anywhere(tmp_path: Path) -> None:
         data = adapters[name].capabilities
         environ[data.base_url_env] = server.url
         environ |= {data.auth.env[0]: KEY} if data.auth else {}
+        environ |= {service.env: server.url for service in data.services.values()}
+        environ |= {one.env[0]: "emulated" for one in data.settings.values() if one.needed and not one.default}
     told: list[Any] = []
     with capture_logs() as logs:
         async with open_studio(tmp_path / "data", adapters=adapters, environ=environ) as studio:
-            told = [line for lines in await asyncio.gather(*(run(studio, name) for name in twins)) for line in lines]
+            told = [
+                line
+                for lines in await asyncio.gather(*(run(studio, adapters[name]) for name in twins))
+                for line in lines
+            ]
     for server in servers.values():
         await server.close()
     silent = {name for name, twin in twins.items() if not twin.told or not twin.twin.charges}

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import gzip
 import re
+import tracemalloc
+from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from wire import CLIP, KEY, READ, REPLICATE, TARGET, Script, Shelf, answer, raw, redirect, silence, talking, trickle
 
 from rushes.adapters.base import Failed, Flow, Keep, Request, Response, call, drive, keep, reply_json
+from rushes.adapters.bodies import Embedded
 from rushes.adapters.http import DEFAULT_LIMITS, Limits
 from rushes.assets import Assets
 from rushes.units import AssetRef
@@ -35,6 +39,14 @@ async def test_a_result_is_asked_for_with_the_key_only_at_home() -> None:
             await http.keep(REPLICATE, TARGET, Keep(url=f"{server.url}/v1/files/a", with_credential=True), Shelf())
     assert f"Bearer {KEY}" in own.heads[0]
     assert "Authorization" not in other.heads[0]
+
+
+async def test_headers_of_a_result_are_for_its_first_host_alone() -> None:
+    async with talking(redirect("/"), answer(CLIP)) as (http, own, other):
+        own.script = redirect(f"{other.url}/a.mp4")
+        await http.keep(REPLICATE, TARGET, Keep(url=f"{own.url}/a", headers={"Accept": "video/*"}), Shelf())
+    assert "Accept: video/*" in own.heads[0]
+    assert "Accept: video/*" not in other.heads[0]
 
 
 async def kept(script: Script, limits: Limits = DEFAULT_LIMITS) -> Failed:
@@ -497,3 +509,115 @@ async def test_what_a_crash_leaves_is_swept_up_with_the_parts_of_takes(tmp_path:
     assert Path(left).is_file()
     assert assets.sweep() == 1
     assert not Path(left).exists()
+
+
+# ── Results that stand in an answer ───────────────────────────────────────────────────────────────────────────────────
+
+
+def holding(text: str) -> bytes:
+    """An answer with a file in it, behind another of its members."""
+    return b'{"id":"a","out":[{"data":"QUJD"},{"data":"' + text.encode() + b'","type":"video"}]}'
+
+
+ASKED = Request(method="POST", url="/predictions/a:fetch", body={"name": "a"}, timeout_s=5.0)
+SECOND = ("out", 1, "data")
+
+
+async def embedded(body: bytes, folder: Path, place: tuple[str | int, ...] = SECOND, max_bytes: int = 2**30) -> Shelf:
+    """What is kept; nothing stays of the answer."""
+    shelf = Shelf()
+    ask = Keep(url=ASKED.url, request=ASKED, place=place, max_bytes=max_bytes)
+    try:
+        async with talking(answer(body), parts=folder) as (http, server, _):
+            asset = await http.keep(REPLICATE, TARGET, ask, shelf)
+    finally:
+        assert not folder.exists() or list(folder.iterdir()) == []
+    assert server.heads[0].startswith("POST /v1/predictions/a:fetch HTTP")
+    assert f"Bearer {KEY}" in server.heads[0]
+    assert server.bodies == [b'{"name":"a"}']
+    assert asset.media_type == "video/mp4"
+    return shelf
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 2, 3, 400_000, len(CLIP), 3 * len(CLIP) + 1])
+async def test_a_file_in_an_answer_is_kept_with_its_length_known_before(size_bytes: int, tmp_path: Path) -> None:
+    clip = (CLIP * 4)[:size_bytes]
+    shelf = await embedded(holding(b64encode(clip).decode()), tmp_path / "parts")
+    assert (shelf.content, shelf.size_bytes) == (clip, size_bytes)
+
+
+async def test_a_file_whose_characters_are_escaped_is_the_same(tmp_path: Path) -> None:
+    text = b64encode(CLIP[:1000]).decode().replace("=", "\\u003d").replace("/", "\\/")
+    assert "\\u003d" in text
+    assert (await embedded(holding(text), tmp_path)).content == CLIP[:1000]
+
+
+async def test_a_long_answer_is_decoded_from_its_file_and_not_read_into_memory(tmp_path: Path) -> None:
+    clip = CLIP * 20
+    body = holding(b64encode(clip).decode())
+    most, whole = await peak_bytes(body, tmp_path)
+    assert most < len(clip) // 4
+    assert whole > len(clip)  # the control: to read it is seen
+
+
+async def peak_bytes(body: bytes, folder: Path) -> tuple[int, int]:
+    """Of memory: while it is decoded piece by piece, and while it is read."""
+    path = folder / "answer.json"
+    path.write_bytes(body)
+    peaks = list[int]()
+    for how in (from_its_file, at_once):
+        tracemalloc.start()
+        how(Response(status=200, path=str(path)))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    return peaks[0], peaks[1]
+
+
+def from_its_file(reply: Response) -> None:
+    for _ in Embedded(reply, SECOND).pieces():
+        pass
+
+
+def at_once(reply: Response) -> None:
+    msgspec.json.decode(Path(reply.path).read_bytes())
+
+
+@pytest.mark.parametrize(
+    "place", [("out", 2, "data"), ("out", "1"), ("none",), ("out",), ("id", 0), ("out", 1, "data", "more")]
+)
+async def test_where_no_file_is_the_answer_is_a_bad_one(place: tuple[str | int, ...], tmp_path: Path) -> None:
+    with pytest.raises(Failed) as failed:
+        await embedded(holding("QUJD"), tmp_path, place)
+    assert (failed.value.fault.code, failed.value.fault.retryable) == ("bad_answer", True)
+
+
+@pytest.mark.parametrize("text", ["QUJ", "QUI=QUJD", "QU.D", "====", "QUJDQ"])
+async def test_what_is_no_base64_is_not_kept(text: str, tmp_path: Path) -> None:
+    with pytest.raises(Failed) as failed:
+        await embedded(holding(text), tmp_path)
+    assert failed.value.fault.code == "bad_answer"
+
+
+async def test_a_file_in_an_answer_has_a_limit_of_its_own(tmp_path: Path) -> None:
+    """An answer may be larger than others where a file stands in it, but not without end."""
+    small = Limits(answer_bytes=50_000)
+    ask = Keep(url="/a", request=ASKED, place=SECOND, max_bytes=300_000)
+    async with talking(answer(holding(b64encode(CLIP[:300_000]).decode())), limits=small) as (http, server, _):
+        assert (await http.keep(REPLICATE, TARGET, ask, Shelf())).size_bytes == 300_000
+        with pytest.raises(Failed):  # the control
+            await http.send(REPLICATE, TARGET, ASKED)
+        server.script = answer(holding(b64encode(CLIP[:300_001]).decode()))
+        with pytest.raises(Failed) as failed:
+            await http.keep(REPLICATE, TARGET, ask, Shelf())
+    assert "300000 bytes" in failed.value.fault.detail
+    with pytest.raises(Failed):
+        await embedded(holding("A" * 3_000_000), tmp_path, max_bytes=1_000_000)
+
+
+@pytest.mark.parametrize(("status", "code"), [("404 Not Found", "asset_expired"), ("500 Oops", "provider_unavailable")])
+async def test_an_answer_that_is_no_good_one_is_told_as_a_result_that_is_not_there(status: str, code: str) -> None:
+    ask = Keep(url="/a", request=ASKED, place=SECOND)
+    async with talking(answer(holding("QUJD"), status=status)) as (http, _, _other):
+        with pytest.raises(Failed) as failed:
+            await http.keep(REPLICATE, TARGET, ask, Shelf())
+    assert failed.value.fault.code == code

@@ -65,6 +65,12 @@ async def test_a_request_goes_out_as_it_was_written_and_its_answer_comes_back() 
     assert server.bodies == [b'{"a":1}']
 
 
+async def test_what_has_no_body_says_nothing_of_its_type() -> None:
+    async with talking(answer(b"{}")) as (http, server, _):
+        await http.send(REPLICATE, TARGET, Request(method="POST", url="/predictions/a/cancel"))
+    assert "content-type" not in server.heads[0].lower()
+
+
 @pytest.mark.parametrize("spends", [True, False])
 async def test_a_body_of_megabytes_goes_out_whole_and_without_a_warning(spends: bool) -> None:
     long = Request(method="POST", url="/predictions", body={"picture": "x" * 3_000_000}, spends=spends, timeout_s=5.0)

@@ -44,7 +44,7 @@ SOUNDS = {
 }
 FILM = Model(
     id="film",
-    operations=("text-to-video", "image-to-video", "video-to-video"),
+    operations=("text-to-video", "image-to-video", "video-to-video", "lip-sync"),
     roles={"first_frame": 2, "source": 1, "narration": 1},
     media={"image": Media(types=("image/jpeg", "image/png"))},
     prompt="optional",
@@ -159,6 +159,18 @@ def sound(media_type: str) -> bytes:
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
     return content.getvalue()
+
+
+async def test_an_image_is_kept_with_its_size_and_one_that_was_turned_upright_with_its_new_one(rig: Rig) -> None:
+    turned = io.BytesIO()
+    marks = Image.Exif()
+    marks[0x0112] = 6  # it lies on its side
+    Image.new("RGB", (16, 12)).save(turned, "WEBP", exif=marks)
+    rig.pages = {"https://a.example/i": picture(), "https://a.example/t": turned.getvalue()}
+    (plain,) = await rig.taken(MediaInput(url="https://a.example/i"))
+    (upright,) = await rig.taken(MediaInput(url="https://a.example/t"))
+    assert (plain.width, plain.height) == (16, 12)
+    assert (upright.asset.media_type, upright.width, upright.height) == ("image/png", 12, 16)
 
 
 # ── By address and by upload ──────────────────────────────────────────────────────────────────────────────────────────

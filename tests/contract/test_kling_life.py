@@ -240,7 +240,7 @@ async def test_a_clip_from_elsewhere_is_refused_at_the_door(opened: Open) -> Non
     clip = MediaInput(type="video", url="data:video/mp4;base64," + b64encode(CLIP).decode())
     with pytest.raises(BadRequest) as wrong:
         await rig.make("by night", inputs=(clip,), model="kling/kling-o1")
-    assert (wrong.value.field, wrong.value.code) == ("inputs", "unsupported_feature")
+    assert (wrong.value.field, wrong.value.code) == ("inputs[0]", "unsupported_feature")
     assert (await rig.studio.jobs()).jobs == []
     assert rig.twin.ledger.requests == []
 

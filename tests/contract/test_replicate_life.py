@@ -129,7 +129,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[Open]:
             stack.push_async_callback(server.close)
             keys, adapters = {"REPLICATE_API_TOKEN": SECRET}, dict[str, Adapter](replicate=adapter or Hasty())
             http = Http(
-                base_urls={"replicate": f"{server.url}/v1"},
+                base_urls={"replicate": server.url},
                 credentials=keys,
                 read=lambda asset: assets.path(asset.key).read_bytes(),
                 inner={},

@@ -34,6 +34,7 @@ ALL_JOB_FIGURES = [
     *("job.million.rss_mb", "job.million.first_poll_s", "job.million.late_p99_ms"),
     *(*FEW_JOB_FIGURES, "job.rate.vs_dbos", "job.recovery.vs_dbos"),
 ]
+API_FIGURES = ["ws.fanout", "ws.burst", "ws.p99_ms", "http.submit", "start.s", "start.mib"]
 NIGHTLY = bool(os.environ.get("RUSHES_NIGHTLY"))
 WITHOUT_FLOOR = ("job.million", "job.100k", "job.passivated_bytes", "job.idle_bytes")
 
@@ -78,12 +79,29 @@ def test_every_figure_of_jobs_is_one_line_of_json_and_no_file_stays(tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_every_figure_of_the_interfaces_is_one_line_of_json_and_no_file_stays(tmp_path: Path) -> None:
+    """Where its library is not installed, the line says why a peer is missing."""
+    with bench(tmp_path, "api", BENCH_SCALE="0.01") as run:
+        told, complaints = run.communicate(timeout=60)
+    assert (run.returncode, complaints) == (0, "")
+    lines = [msgspec.json.decode(line, type=dict[str, object]) for line in told.splitlines()]
+    assert [line["name"] for line in lines] == API_FIGURES
+    for line in lines:
+        assert line.keys() >= MEMBERS
+        assert "skipped" in line or all(line[name] for name in MEMBERS), line
+    submit = lines[API_FIGURES.index("http.submit")]
+    assert "skipped" in submit or submit["fastapi"] or submit["fastapi_skipped"]
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("how", "figure", "file"),
     [
         (signal.SIGINT, "log.append.1000", "candidate.db"),
         (signal.SIGTERM, "log.append.1000", "candidate.db"),
         (signal.SIGTERM, "job.100k", "rushes.db"),  # a process of its own writes it
+        (signal.SIGINT, "ws.fanout", "rushes.db"),  # another one listens to it
+        (signal.SIGTERM, "http.submit", "rushes.db"),  # one serves, another asks
     ],
 )
 def test_a_run_that_is_stopped_leaves_no_file(tmp_path: Path, how: signal.Signals, figure: str, file: str) -> None:

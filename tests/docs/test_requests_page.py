@@ -20,7 +20,7 @@ def blocks(kind: str) -> list[str]:
 
 def test_every_request_on_the_page_passes_the_door() -> None:
     asked = [checked(decode(block.encode(), VideoRequest)) for block in blocks("json")]
-    assert len(asked) == 3
+    assert len(asked) == 5
 
 
 def test_the_model_on_the_page_can_be_added(tmp_path: Path) -> None:

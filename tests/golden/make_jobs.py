@@ -144,6 +144,7 @@ HISTORIES: Final[dict[str, tuple[m.Event, ...]]] = {
     ),
     "failed": (PLAIN, started(), m.JobFailed(fault=Fault("invalid_input", "no", field="prompt"), billed="no")),
     "cancelled": (PLAIN, m.JobCancelled(billed="no", by="api")),
+    "hidden": (PLAIN, m.JobCancelled(billed="no"), m.JobHidden()),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -118,6 +119,22 @@ async def reading(url: str, *, hello: bool = True, **more: Any) -> AsyncIterator
         if hello:
             await reader.hello()
         yield reader
+
+
+def narrow(address: Any) -> socket.socket:
+    """A socket that takes little before somebody reads."""
+    made = socket.socket(address[0], address[1])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
+    return made
+
+
+async def pinged_for(reader: Reader, seconds: float) -> None:
+    """Be answered all that time."""
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + seconds
+    while loop.time() < ends:
+        await reader.say(type="ping")
+        await reader.hear("pong")
 
 
 async def write_log(studio: Studio, name: str, count: int, size_bytes: int = 10) -> None:

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from rushes.adapters.base import Request
 from rushes.adapters.http import DEFAULT_LIMITS, Http, Limits
 from rushes.adapters.replicate import Replicate
@@ -15,7 +17,15 @@ from rushes.units import AssetRef
 from rushes.video import Target
 
 KEY = "r8_secret"
-REPLICATE = Replicate()
+
+
+class Below(Replicate):
+    """The provider with its addresses below a path, as most have them."""
+
+    capabilities = replace(Replicate.capabilities, base_url="https://api.replicate.com/v1")
+
+
+REPLICATE = Below()
 TARGET = Target(provider="replicate", model="prunaai/p-video", credential="REPLICATE_API_TOKEN")
 PAID = Request(method="POST", url="/predictions", body={"prompt": "private"}, spends=True, timeout_s=5.0)
 READ = Request(method="GET", url="/predictions/a", timeout_s=5.0)

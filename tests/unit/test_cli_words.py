@@ -16,18 +16,20 @@ from rushes.cli.screen import (
     Screen,
     aligned,
     clock,
+    estimate_sheet,
     instant,
     job_sheet,
     jobs_table,
     plain,
     progress_line,
     size,
+    usual_s,
 )
 from rushes.cli.verbs import _finish
 from rushes.eventstore.base import StoreUnavailable
 from rushes.faults import BadRequest, Code, Conflict, Fault, FolderInUse, NotFound, RushesError, bad
-from rushes.units import utc
-from rushes.video import FaultView, JobView, TextToVideo, VideoSpec
+from rushes.units import Money, utc
+from rushes.video import EstimateView, FaultView, JobView, TextToVideo, VideoSpec
 
 RUNNING = JobView(
     id="job_1",
@@ -100,6 +102,7 @@ def test_every_option_of_generate_arrives() -> None:
         "--image f.png --last-frame l.png --video v.mp4 --narration n.mp3 --input style=s.png --input character=c.png"
     )
     more = f"--audio {files} --operation extend --emulate negative_prompt --idempotency-key k --no-wait -o out.mp4"
+    more += " --scene hug --say hello --voice v"
     assert parse(f"{words} {more}".split()) == Asked(
         verb="generate",
         prompt="lake",
@@ -117,6 +120,9 @@ def test_every_option_of_generate_arrives() -> None:
         narration="n.mp3",
         input=["style=s.png", "character=c.png"],
         operation="extend",
+        scene="hug",
+        say="hello",
+        voice="v",
         emulate=["negative_prompt"],
         idempotency_key="k",
         no_wait=True,
@@ -209,6 +215,40 @@ def test_progress_shows_phase_percent_elapsed_and_time_left() -> None:
     line = progress_line(RUNNING, now=1_065.0)
     assert line == "running    [############............]  50 %  1:05 elapsed, 0:12 left"
     assert progress_line(changed(progress=None), now=1_001.0).split() == ["running", "0:01", "elapsed"]
+
+
+def test_progress_knows_how_long_such_jobs_took_and_what_this_one_may_cost() -> None:
+    paid = changed(estimate=Money(400_000))
+    assert progress_line(paid, 1_065.0, usual_s=90.0).endswith("1:05 elapsed, 0:25 left, at most 0.4 USD")
+    assert progress_line(paid, 1_095.0, usual_s=90.0).endswith("1:35 elapsed, 0:12 left, at most 0.4 USD")  # its own
+    ended = changed(status="succeeded", phase="succeeded", cost=Money(350_000), estimate=Money(400_000))
+    assert progress_line(ended, 1_065.0, usual_s=90.0).endswith("1:05 elapsed, 0.35 USD")
+    waits = progress_line(changed(progress=None), 1_001.0, usual_s=90.0)
+    assert waits.split() == ["running", "0:01", "elapsed,", "1:29", "left"]
+
+
+def test_how_long_such_jobs_take_is_the_middle_of_those_that_are_like_it() -> None:
+    took = [changed(updated_at=utc(1_000.0 + seconds)) for seconds in (10.0, 30.0, 80.0)]
+    other = changed(updated_at=utc(9_000.0), request=VideoSpec(operation=TextToVideo(), duration_seconds=60))
+    assert usual_s([*took, other], RUNNING) == 30.0
+    assert usual_s([*took[:2], other], RUNNING) is None  # too few
+
+
+def test_an_estimate_is_shown_with_what_was_decided() -> None:
+    spec = VideoSpec(operation=TextToVideo(), duration_seconds=8, resolution="720p")
+    view = EstimateView(
+        provider="acme",
+        model="m1",
+        operation="text-to-video",
+        price="known",
+        cost=Money(400_000, source="its page", as_of="2026-11-01"),
+        sends=2,
+        request=spec,
+    )
+    assert "at most 0.4 USD; it may be sent, and paid, 2 times" in estimate_sheet(view)
+    assert "acme/m1" in estimate_sheet(view)
+    unknown = msgspec.structs.replace(view, price="unknown", cost=None, sends=1)
+    assert estimate_sheet(unknown).splitlines()[0].split() == ["cost", "unknown"]
 
 
 def test_away_from_a_terminal_only_changes_are_lines() -> None:

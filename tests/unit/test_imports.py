@@ -14,6 +14,7 @@ MAY: dict[str, set[str]] = {
     "units": set(),
     "faults": {"units"},
     "video": {"units", "faults"},
+    "keyfile": {"faults"},
     "eventstore": LANGUAGE,
     "adapters": LANGUAGE,
     "assets": LANGUAGE,
@@ -24,17 +25,20 @@ MAY: dict[str, set[str]] = {
     "intake": LANGUAGE | {"adapters", "assets", "media", "actors"},
     "studio": LANGUAGE | {"eventstore", "adapters", "assets", "media", "actors", "intake"},
     "views": LANGUAGE | {"eventstore", "actors"},
-    "api": LANGUAGE | {"eventstore", "studio"},
+    "api": LANGUAGE | {"adapters.families", "eventstore", "studio"},
     "client": LANGUAGE,
+    "tools": LANGUAGE | {"eventstore.base", "studio", "api.auth", "api.protocol", "client"},
+    "mcp": LANGUAGE | {"api.protocol", "tools"},
     "testing": LANGUAGE | {"eventstore", "adapters", "assets", "media", "actors", "emulators"},
     "main": LANGUAGE
-    | {"eventstore", "adapters", "assets", "media", "flight", "actors", "emulators", "studio", "views"},
-    "cli": LANGUAGE | {"eventstore", "adapters.base", "media", "emulators", "studio", "api", "client", "main"},
+    | {"eventstore", "adapters", "assets", "media", "flight", "actors", "emulators", "studio", "views", "keyfile"},
+    "cli": LANGUAGE
+    | {"eventstore", "adapters.base", "media", "emulators", "studio", "api", "client", "main", "tools", "mcp"},
     "__init__": LANGUAGE | {"eventstore", "main", "studio"},
 }
 # Within the actors, the words do not know the machinery.
 PURE = {"units", "faults", "video", "actors.messages", "actors.job", "actors.codec", "actors.words"}
-PURE |= {"adapters.capabilities", "adapters.catalogue", "adapters.fit", "adapters.redaction"}
+PURE |= {"adapters.capabilities", "adapters.catalogue", "adapters.families", "adapters.fit", "adapters.redaction"}
 IMPURE = {"asyncio", "time", "random", "logging", "structlog", "os", "socket", "subprocess", "threading"}
 
 

@@ -82,7 +82,9 @@ USERS: dict[str, m.Command] = {
     "Collect": m.Collect(),
     "Resubmit": m.Resubmit(accept_cost=True),
     "GiveUp": m.GiveUp(),
+    "Hide": m.Hide(),
 }
+ENDS = {"succeeded", "failed", "cancelled"}
 NO_SUCH, EXISTS, NOTHING = "rejected", "rejected", ""
 
 # (phase, command) → what happens at time 100. Everything that is not named here is no event at all.
@@ -97,6 +99,8 @@ TABLE: dict[tuple[str, str], str] = {
         for name in ("Resubmit", "GiveUp")
     },
     **{(phase, "Collect"): "rejected" for phase in ("failed", "cancelled")},
+    **{(phase, "Hide"): "rejected" for phase in HISTORIES if phase not in ENDS},
+    **{(phase, "Hide"): "job.hidden" for phase in ENDS},
     ("queued", "Cancel"): "job.cancelled",
     ("queued", "RecordPrompt"): "prompt.written",
     ("queued", "RecordPrepared"): "inputs.prepared",

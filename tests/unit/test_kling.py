@@ -404,8 +404,8 @@ def test_a_clip_of_its_own_is_asked_for_its_address() -> None:
 def test_any_other_clip_is_refused_at_the_door(given: Input) -> None:
     spec = made_of(VideoToVideo(), given)
     with pytest.raises(BadRequest) as wrong:
-        needs_prepare(KLING, fitted(spec, "kling-o1")[0], target("kling-o1"))
-    assert (wrong.value.field, wrong.value.code) == ("inputs", "unsupported_feature")
+        fitted(spec, "kling-o1")
+    assert (wrong.value.field, wrong.value.code) == ("inputs[0]", "unsupported_feature")
 
 
 @pytest.mark.parametrize(

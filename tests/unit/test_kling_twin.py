@@ -50,7 +50,8 @@ KLING = Kling()
 KEY = "job_1-1"
 WORDS = VideoSpec(prompt="a lake", operation=TextToVideo())
 IMAGE = Input(asset=AssetRef("inputs/p", "ab" * 32, 5, "image/png"))
-CLIP = Input(type="video", role="source", asset=AssetRef("takes/v", "cd" * 32, 5, "video/mp4"))
+OWN = Made(job="job_0", provider="kling", handle=Handle("1"))
+CLIP = Input(type="video", role="source", asset=AssetRef("takes/v", "cd" * 32, 5, "video/mp4"), made=OWN)
 OMNI = "/omni-video/kling-3.0-omni"
 ACTED = "/motion-control/kling-3.0"
 TURBO = "/text-to-video/kling-3.0-turbo"

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from rushes.adapters.capabilities import Auth, Capabilities, Media, Model, Only, Option, Price, Rate, Retirement
-from rushes.adapters.catalogue import Named, model_views, retirement_views, route, row_of, rows_of
+from rushes.adapters.capabilities import Auth, Capabilities, Media, Model, Only, Option, Price, Rate, Retirement, Shaped
+from rushes.adapters.catalogue import Named, meant, model_views, retirement_views, route, row_of, rows_of
 from rushes.adapters.fit import estimate, fit, normalise, placed, ratio_of, resolution_of, size_of
 from rushes.adapters.local import MODEL, Local
 from rushes.assets import BRANDS, FRAMES, MAGICS, RIFFS
@@ -23,10 +23,12 @@ from rushes.video import (
     ROLES,
     CharacterPerformance,
     Config,
+    Effect,
     Emulation,
     Extend,
     ImageToVideo,
     Input,
+    LipSync,
     MediaInput,
     MultiImage,
     Operation,
@@ -65,6 +67,12 @@ def refused(asked: VideoSpec, model: Model) -> list[tuple[str, str]]:
 
 # ── Operations ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+
+def named(roles: set[Role]) -> str:
+    """The same name in every process: sets have no order."""
+    return "+".join(sorted(roles)) or "nothing"
+
+
 MEANT: list[tuple[set[Role], Operation]] = [
     (set(), TextToVideo()),
     ({"narration"}, TextToVideo()),
@@ -79,33 +87,95 @@ MEANT: list[tuple[set[Role], Operation]] = [
     ({"source", "style"}, VideoToVideo()),
     ({"reference_video"}, VideoToVideo()),
     ({"source", "first_frame"}, VideoToVideo()),
+    ({"source", "narration"}, LipSync()),
+    ({"source", "narration", "first_frame"}, VideoToVideo()),
     ({"performance", "character"}, CharacterPerformance()),
     ({"performance", "source"}, CharacterPerformance()),
 ]
 
 
-@pytest.mark.parametrize(("roles", "operation"), MEANT, ids=str)
+@pytest.mark.parametrize(("roles", "operation"), MEANT, ids=[named(roles) for roles, _ in MEANT])
 def test_files_in_their_roles_mean_an_operation(roles: set[Role], operation: Operation) -> None:
     assert operation_of(None, roles) == operation
     assert operation_of(operation, roles) == operation
 
 
 def test_every_operation_and_every_role_is_meant_by_something() -> None:
-    assert {type(operation) for _, operation in MEANT} | {Extend, Upscale} == set(OPERATIONS)
+    assert {type(operation) for _, operation in MEANT} | {Extend, Upscale, Effect} == set(OPERATIONS)
     placed_later = {"general"}  # each model knows what it is
     assert {role for roles, _ in MEANT for role in roles} | placed_later == {r for rs in ROLES.values() for r in rs}
 
 
 @pytest.mark.parametrize("operation", [kind() for kind in OPERATIONS], ids=lambda operation: type(operation).__name__)
-@pytest.mark.parametrize("roles", [roles for roles, _ in MEANT], ids=str)
+@pytest.mark.parametrize("roles", [roles for roles, _ in MEANT], ids=named)
 def test_an_operation_that_is_named_agrees_with_its_files_or_is_refused(operation: Operation, roles: set[Role]) -> None:
-    if operation == implied_by(roles) or (isinstance(operation, Extend | Upscale) and "source" in roles):
+    operation = Effect("hug") if isinstance(operation, Effect) else operation
+    agreeing = {
+        Extend: "source" in roles,
+        Upscale: "source" in roles,
+        LipSync: {"source", "narration"} <= roles,
+        VideoToVideo: roles == {"source", "narration"},
+        Effect: roles == {"first_frame"},
+    }
+    if operation == implied_by(roles) or agreeing.get(type(operation)):
         assert operation_of(operation, roles) == operation
         return
     with pytest.raises(BadRequest) as caught:
         operation_of(operation, roles)
-    assert caught.value.field == ("inputs" if isinstance(operation, Extend | Upscale) else "operation")
+    wordless = isinstance(operation, LipSync) and "source" in roles
+    of_files = isinstance(operation, Extend | Upscale | LipSync | Effect)
+    assert caught.value.field == ("operation.text" if wordless else "inputs" if of_files else "operation")
     assert OPERATIONS[type(operation)] in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("operation", "roles", "field"),
+    [
+        (LipSync("hello", "anna"), {"source"}, None),
+        (LipSync(), {"source", "narration"}, None),
+        (LipSync("hello"), {"source"}, "operation.voice"),
+        (LipSync(voice="anna"), {"source", "narration"}, "operation.voice"),
+        (LipSync("hello", "anna"), {"source", "narration"}, "operation.text"),
+        (LipSync(" ", "anna"), {"source"}, "operation.text"),
+        (LipSync("hello", "anna"), {"narration"}, "inputs"),
+        (Effect("squish"), {"first_frame"}, None),
+        (Effect(), {"first_frame"}, "operation.scene"),
+        (Effect("squish"), set(), "inputs"),
+        (Effect("squish"), {"first_frame", "style"}, "inputs"),
+    ],
+)
+def test_what_an_operation_says_itself_agrees_with_its_files(
+    operation: Operation, roles: set[Role], field: str | None
+) -> None:
+    if field is None:
+        assert operation_of(operation, roles) == operation
+        return
+    with pytest.raises(BadRequest) as caught:
+        operation_of(operation, roles)
+    assert caught.value.field == field
+
+
+def test_what_an_operation_says_itself_is_held_against_the_models_data() -> None:
+    talks = replace(PLAIN, operations=("lip-sync",), roles={"source": 1, "narration": 1}, prompt="none")
+    mute = spec(LipSync("hello", "anna"), given("source"), prompt="")
+    assert refused(mute, talks) == [("unsupported_feature", "operation.text")]
+    assert refused(mute, replace(talks, max_text_chars=4)) == [("invalid_input", "operation.text")]
+    assert normalise(mute, replace(talks, max_text_chars=5)) == mute
+    model = replace(PLAIN, operations=("effect",), roles={"first_frame": 2}, scenes={"hug": 2, "squish": 1})
+    one, two = (given("first_frame"),), (given("first_frame"), given("first_frame"))
+    assert refused(spec(Effect("kiss"), *one), model) == [("unsupported_feature", "operation.scene")]
+    assert refused(spec(Effect("hug"), *one), model) == refused(spec(Effect("squish"), *two), model)
+    assert normalise(spec(Effect("hug"), *two), model)
+    rule = Only("squish", "duration_seconds", (None,))
+    assert refused(spec(Effect("squish"), *one, duration_seconds=5.0), replace(model, durations_s=(5.0,), only=(rule,)))
+
+
+def test_a_negative_prompts_length_and_an_options_shape_are_held_against_the_data() -> None:
+    shaped = Shaped("array", shape=list[int], examples=([1], [2]))
+    model = replace(ABLE, max_negative_chars=4, options={"steps": shaped})
+    assert refused(spec(negative_prompt="crowd"), model) == [("invalid_input", "negative_prompt")]
+    assert refused(spec(provider_options={"steps": [1, "two"]}), model) == [("invalid_input", "provider_options.steps")]
+    assert normalise(spec(negative_prompt="rain", provider_options={"steps": [1, 2]}), model)
 
 
 @pytest.mark.parametrize("name", OPERATIONS.values())
@@ -539,6 +609,32 @@ def test_a_name_that_means_no_model_is_answered_with_what_there_is(wanted: str, 
         route(wanted, shops(), "2026-11-21")
     assert (caught.value.code, caught.value.field) == (code, "model")
     assert sentence in caught.value.detail
+
+
+def test_a_provider_without_a_model_means_its_elders_where_only_that_one_can() -> None:
+    able = replace(PLAIN, id="old-2", operations=("extend", "effect"), roles={"source": 1}, scenes={"hug": 1})
+    late = replace(able, id="old-3", roles={"first_frame": 1}, scenes={"squish": 1})
+    gone = {"old-1": Retirement("2026-01-01")}
+    known: dict[str, Named] = {
+        "new": Provider("new", PLAIN, elder="old", aliases=("newest",)),
+        "old": Provider("old", replace(PLAIN, id="old-0"), replace(able, id="old-1"), able, late, retired=gone),
+        "lone": Provider("lone", replace(PLAIN, id="lone-1"), elder="nobody"),
+    }
+    longer, squished = spec(Extend(), given("source")), spec(Effect("squish"), given("first_frame"))
+    for wanted, asked, exact in (
+        ("new", longer, "old/old-2"),
+        ("newest", longer, "old/old-2"),
+        ("new", squished, "old/old-3"),  # the first that admits it
+        ("new", replace(squished, operation=Effect("spin")), "old/old-2"),  # none does, and the first says so
+        ("new", spec(), "new"),
+        ("new", spec(LipSync(), given("source"), given("narration")), "new"),  # nobody can
+        ("new/plain", longer, "new/plain"),
+        ("plain", longer, "plain"),
+        ("old", longer, "old"),
+        ("lone", longer, "lone"),
+    ):
+        assert meant(wanted, asked, known, "2026-11-21") == exact
+    assert meant("new", longer, known, "2025-12-31") == "old/old-1"
 
 
 def test_a_model_lives_until_its_day_and_on_wherever_an_address_was_set() -> None:

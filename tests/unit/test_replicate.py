@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from rushes.adapters.base import (
+    LIST_PAGES,
     Answer,
     Ask,
     Broken,
@@ -33,7 +34,7 @@ from rushes.adapters.base import (
 from rushes.adapters.capabilities import Model
 from rushes.adapters.catalogue import ModelSetting, rows_of, with_settings
 from rushes.adapters.fit import fit, placed
-from rushes.adapters.replicate import PAGES, Replicate
+from rushes.adapters.replicate import Replicate
 from rushes.adapters.replicate_models import MODELS
 from rushes.faults import BadRequest
 from rushes.units import AssetRef, Handle
@@ -138,14 +139,14 @@ def outcome(**prediction: object) -> Outcome:
 def test_an_official_model_is_created_by_name_with_its_defaults() -> None:
     handle, sent = submitted(fit(WORDS, rows_of(REPLICATE, P_VIDEO))[0])
     assert handle == HANDLE
-    assert (sent.method, sent.url, sent.spends) == ("POST", "/models/prunaai/p-video/predictions", True)
+    assert (sent.method, sent.url, sent.spends) == ("POST", "/v1/models/prunaai/p-video/predictions", True)
     assert sent.body == {"input": {"prompt": "a lake", "aspect_ratio": "16:9", "resolution": "720p", "fps": 24}}
     assert sent.headers == {}  # no Prefer: it would keep the paid call open
 
 
 def test_a_community_model_is_created_by_its_pinned_version() -> None:
     _, sent = submitted(fit(images(given(), seed=7), rows_of(REPLICATE, SVD))[0], SVD)
-    assert sent.url == "/predictions"
+    assert sent.url == "/v1/predictions"
     assert isinstance(sent.body, Mapping)
     assert sent.body["version"] == "3f0457e4619daac51203dedb472816fd4af51f3149fa7a9e0b5ffcf1b8172438"
 
@@ -156,7 +157,7 @@ def test_a_model_that_settings_add_may_name_its_version() -> None:
 
     _, sent = submitted(WORDS, f"me/mine:{'a' * 64}", adapter=Richer())
     assert (sent.url, sent.body) == (
-        "/predictions",
+        "/v1/predictions",
         {"version": f"me/mine:{'a' * 64}", "input": {"prompt": "a lake"}},
     )
 
@@ -339,11 +340,11 @@ def test_each_file_is_uploaded_once_with_the_mark_of_the_attempt() -> None:
 
     first, last = given(), given("last_frame", b"2")
     prepared = play(REPLICATE.prepare(images(first, last, given("character")), target(), KEY), world)
-    assert [ask.url for ask in sent] == ["/files", "/files"]
+    assert [ask.url for ask in sent] == ["/v1/files", "/v1/files"]
     assert not any(ask.spends for ask in sent)
     name = f"{first.asset.sha256[:16]}.png"
     content = Part("content", Inline(first.asset, "bytes"), name, "image/png")
-    assert sent[0].body == [content, Part("metadata", '{"rushes":"job_1-1"}')]
+    assert sent[0].body == [Part("metadata", '{"rushes":"job_1-1"}'), content]
     assert prepared == {first.asset.sha256: f"{FILES}/1", last.asset.sha256: f"{FILES}/2"}
 
 
@@ -506,7 +507,7 @@ def test_a_cancel_is_accepted_unless_it_comes_too_late(status: str, answer: str)
         return reply(200, {"id": HANDLE.id, "status": status})
 
     assert play(REPLICATE.cancel(HANDLE, target()), world) == answer
-    assert asked == [Request(method="POST", url=f"/predictions/{HANDLE.id}/cancel")]
+    assert asked == [Request(method="POST", url=f"/v1/predictions/{HANDLE.id}/cancel")]
 
 
 def test_results_are_fetched_without_the_key() -> None:
@@ -541,7 +542,7 @@ def found(
         assert isinstance(ask, Request)
         if requests is not None:
             requests.append(ask)
-        return reply(200, {"results": files if ask.url == "/files" else predictions, "next": None, "previous": None})
+        return reply(200, {"results": files if ask.url == "/v1/files" else predictions, "next": None, "previous": None})
 
     return play(REPLICATE.find(target(), KEY, 0.0), world)
 
@@ -562,8 +563,8 @@ def test_a_prediction_is_found_by_the_file_that_was_uploaded_for_it() -> None:
     others = [made("b" * 26, {"image": f"{FILES}/f2"}), made("c" * 26, {"prompt": "p"}), made("d" * 26, None)]
     assert found([OTHERS, OURS], [*others, made(HANDLE.id, AT_OURS)], requests) == HANDLE
     assert [(ask.url, ask.query, ask.spends) for ask in requests] == [
-        ("/files", {}, False),
-        ("/predictions", {"created_after": "2026-11-21T07:00:00.000Z"}, False),
+        ("/v1/files", {}, False),
+        ("/v1/predictions", {"created_after": "2026-11-21T07:00:00.000Z"}, False),
     ]
 
 
@@ -611,7 +612,7 @@ def test_lists_are_read_page_after_page_and_not_for_ever() -> None:
         return reply(200, {"results": [], "next": more})
 
     assert play(REPLICATE.find(target(), KEY, 0.0), world) is None
-    assert requests == ["/files", *[more] * (PAGES - 1)]
+    assert requests == ["/v1/files", *[more] * (LIST_PAGES - 1)]
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from rushes.emulators.replicate import ReplicateTwin
 from rushes.units import AssetRef, Handle
 from rushes.video import ImageToVideo, Input, Target, TextToVideo, VideoSpec
 
-BASE = "https://api.replicate.com/v1"
+BASE = "https://api.replicate.com"
 REPLICATE = Replicate()
 WORDS = VideoSpec(prompt="a lake", operation=TextToVideo())
 IMAGE = AssetRef("inputs/p", "ab" * 32, 5, "image/png")
@@ -57,12 +57,14 @@ class Wire:
     def create(self, model: str, wishes: Mapping[str, object] | None = None, **headers: str) -> Response:
         """A prediction without the adapter."""
         body = {"input": {"prompt": "p", **(wishes or {})}}
-        url = f"{BASE}/models/{model}/predictions"
+        url = f"{BASE}/v1/models/{model}/predictions"
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.twin.handle(Request(method="POST", url=url, body=body, headers=named), self.now)
 
     def upload(self, *more: Part) -> Response:
-        return self(Request(method="POST", url="/files", body=[Part("content", b"pixel", "a.png", "image/png"), *more]))
+        return self(
+            Request(method="POST", url="/v1/files", body=[Part("content", b"pixel", "a.png", "image/png"), *more])
+        )
 
     def find(self, key: str) -> Handle | None:
         return play(REPLICATE.find(target(), key, self.now), self)
@@ -156,13 +158,13 @@ def test_refusals_come_before_any_charge() -> None:
 @pytest.mark.parametrize(
     ("url", "body", "status"),
     [
-        ("/predictions", {"version": "0" * 64, "input": {}}, 422),
-        ("/predictions", {"input": {}}, 422),
-        ("/predictions", None, 422),
-        ("/models/nobody/nothing/predictions", {"input": {}}, 404),
-        ("/models/prunaai/p-video/predictions", {"input": {"prompt": "p"}, "extra": 1}, 422),
-        ("/models/prunaai/p-video/predictions", {"input": "p"}, 422),
-        ("/files", None, 422),
+        ("/v1/predictions", {"version": "0" * 64, "input": {}}, 422),
+        ("/v1/predictions", {"input": {}}, 422),
+        ("/v1/predictions", None, 422),
+        ("/v1/models/nobody/nothing/predictions", {"input": {}}, 404),
+        ("/v1/models/prunaai/p-video/predictions", {"input": {"prompt": "p"}, "extra": 1}, 422),
+        ("/v1/models/prunaai/p-video/predictions", {"input": "p"}, 422),
+        ("/v1/files", None, 422),
         ("/elsewhere", None, 404),
     ],
 )
@@ -186,7 +188,7 @@ def test_creates_are_throttled() -> None:
 def test_pages_go_from_new_to_old_within_times() -> None:
     wire = Wire()
     made = [wire.submit().id for _ in range(150)]
-    first = wire.get("/predictions")
+    first = wire.get("/v1/predictions")
     assert isinstance(first["next"], str)
     second = wire.get(first["next"])
     assert second["next"] is None
@@ -196,7 +198,7 @@ def test_pages_go_from_new_to_old_within_times() -> None:
     assert listed == made[::-1]
     wire.now = 5_000.0
     late = wire.submit()
-    page = wire.get("/predictions", created_after="1970-01-01T01:00:00Z", created_before="1970-01-01T02:00:00Z")
+    page = wire.get("/v1/predictions", created_after="1970-01-01T01:00:00Z", created_before="1970-01-01T02:00:00Z")
     assert [row["id"] for row in msgspec.convert(page["results"], list[dict[str, object]])] == [late.id]
 
 
@@ -205,7 +207,7 @@ def test_the_next_page_asks_the_same_question() -> None:
     wire.submit()
     wire.now = 2_000.0
     made = [wire.submit().id for _ in range(101)]
-    first = wire.get("/predictions", created_after="1970-01-01T00:30:00Z")
+    first = wire.get("/v1/predictions", created_after="1970-01-01T00:30:00Z")
     assert isinstance(first["next"], str)
     (last,) = msgspec.convert(wire.get(first["next"])["results"], list[dict[str, object]])
     assert last["id"] == made[0]
@@ -213,27 +215,27 @@ def test_the_next_page_asks_the_same_question() -> None:
 
 def test_a_cursor_or_time_that_is_none_is_refused() -> None:
     for query in ({"cursor": "x"}, {"created_after": "yesterday"}):
-        assert Wire()(Request(method="GET", url="/predictions", query=query)).status == 400
+        assert Wire()(Request(method="GET", url="/v1/predictions", query=query)).status == 400
 
 
 def test_files_live_a_day() -> None:
     wire = Wire()
     wire.upload()
     (name,) = wire.twin.files
-    file = wire.get(f"/files/{name}")
+    file = wire.get(f"/v1/files/{name}")
     assert (file["size"], file["content_type"], file["name"]) == (5, "image/png", "a.png")
-    assert wire(Request(method="DELETE", url=f"/files/{name}")).status == 204
-    assert wire(Request(method="GET", url=f"/files/{name}")).status == 404
+    assert wire(Request(method="DELETE", url=f"/v1/files/{name}")).status == 204
+    assert wire(Request(method="GET", url=f"/v1/files/{name}")).status == 404
     wire.upload()
     wire.now += 86_400.0
-    assert wire.get("/files")["results"] == []
+    assert wire.get("/v1/files")["results"] == []
 
 
 def test_files_are_listed_with_their_metadata() -> None:
     wire = Wire()
     wire.upload(Part("metadata", '{"rushes": "job_1-1"}'))
     wire.upload()
-    listed = msgspec.convert(wire.get("/files")["results"], list[dict[str, object]])
+    listed = msgspec.convert(wire.get("/v1/files")["results"], list[dict[str, object]])
     assert {str(row["metadata"]) for row in listed} == {"{'rushes': 'job_1-1'}", "{}"}
     assert [row["id"] for row in listed] == sorted(wire.twin.files)
     assert wire.upload(Part("metadata", "[]")).status == 422
@@ -295,7 +297,7 @@ def test_input_that_does_not_fit_is_refused_with_its_place(model: str, wishes: d
 def test_words_of_stable_video_diffusion_are_its_own() -> None:
     version = "3f0457e4619daac51203dedb472816fd4af51f3149fa7a9e0b5ffcf1b8172438"
     given = {"input_image": "https://h/a.png", "video_length": "long"}
-    reply = Wire()(Request(method="POST", url="/predictions", body={"version": version, "input": given}))
+    reply = Wire()(Request(method="POST", url="/v1/predictions", body={"version": version, "input": given}))
     assert "input.video_length: Must be one of the following: 14_frames" in msgspec.json.decode(reply.body)["detail"]
 
 
@@ -305,7 +307,7 @@ def test_words_of_stable_video_diffusion_are_its_own() -> None:
         {"image": "https://h/a", "reference_images": ["https://h/b"]},
         {"last_frame_image": "https://h/a"},
         {"reference_audios": ["https://h/a"]},
-        {"image": f"{BASE}/files/{'0' * 32}"},
+        {"image": f"{BASE}/v1/files/{'0' * 32}"},
     ],
 )
 def test_what_only_the_model_can_see_fails_later_and_is_charged(wishes: dict[str, object]) -> None:
@@ -325,7 +327,7 @@ def test_a_deadline_aborts_before_it_began_and_cancels_afterwards(after: str, en
     wire = Wire(ReplicateTwin(clip=b"clip", start_s=1.5, render_s=8.0))
     made = msgspec.json.decode(wire.create("prunaai/p-video", cancel_after=after).body)
     wire.now = 1_100.0
-    assert wire.get(f"/predictions/{made['id']}")["status"] == ends
+    assert wire.get(f"/v1/predictions/{made['id']}")["status"] == ends
 
 
 def test_a_preference_is_noted_and_nobody_waits() -> None:

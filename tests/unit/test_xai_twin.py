@@ -11,7 +11,8 @@ import pytest
 from rushes.adapters.base import Ask, Broken, Done, Failed, Request, Response, Unfinished, Vanished, play
 from rushes.adapters.capabilities import Model
 from rushes.adapters.fit import estimate, normalise
-from rushes.adapters.xai import EDITED, EXTENDED, ID, MODELS, WORDS, Xai
+from rushes.adapters.xai import ID, Xai
+from rushes.adapters.xai_models import EDITED, EXTENDED, MODELS, WORDS
 from rushes.emulators.xai import XaiTwin
 from rushes.units import AssetRef, Handle
 from rushes.video import Extend, ImageToVideo, Input, MultiImage, Target, TextToVideo, VideoSpec, VideoToVideo

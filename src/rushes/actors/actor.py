@@ -29,7 +29,7 @@ _COMMON: Final[dict[type[Event], Sequence[str]]] = {
     m.SubmissionStarted: ("incarnation", "target", "max_cost", "terms"),
 }
 _NOTHING: Final[dict[str, Any]] = {}
-_USERS = (m.Generate, m.Poll, m.Cancel, m.Collect, m.Resubmit, m.GiveUp)
+_USERS = (m.Generate, m.Poll, m.Cancel, m.Collect, m.Resubmit, m.GiveUp, m.Hide)
 
 
 class Asked:
@@ -88,10 +88,12 @@ class Actor:
         "lane",
         "mailbox",
         "name",
+        "pause_s",
         "place",
         "stream",
         "task",
         "tenant",
+        "trace",
         "tried_at",
         "trouble",
         "troubles",
@@ -101,6 +103,7 @@ class Actor:
 
     def __init__(self, name: str, tenant: str, stream: int | None = None) -> None:
         self.name, self.tenant, self.stream = name, sys.intern(tenant), stream
+        self.trace = ""  # that its first event belongs to, and all that follow
         self.job: Job = New()
         self.version = 0
         self.born_at = 0.0
@@ -113,6 +116,7 @@ class Actor:
         self.trouble: Fault | None = None  # why the last of them did
         self.bad_files = 0  # answers in place of the next take that were no video
         self.tried_at = 0.0  # when the last effect ended
+        self.pause_s = 0.0  # from then on, as the provider wished in its last answer to a poll
         self.heard_at = 0.0  # when the provider last answered about it
         self.lane: Lane | None = None  # where it has left timers
         self.place: Places | None = None  # where it holds a place
@@ -125,6 +129,7 @@ class Actor:
         self.job = job
         if history:
             self.version, self.born_at, self.at = history[-1].version, history[0].at, history[-1].at
+            self.trace = codec.trace_of(history[0])
 
     def decide(self, asked: Sequence[Asked], now: float) -> Turn:
         """What all these come to. Raises whatever a bug raises."""
@@ -142,7 +147,7 @@ class Actor:
     def write(self, turn: Turn, token: int, fence: int) -> Write:
         """The turn as one append."""
         stream = Birth(self.name, KIND, self.tenant) if self.stream is None else self.stream
-        events = [codec.encode(event, turn.at, cause) for event, cause in turn.decided]
+        events = [codec.encode(event, turn.at, cause, self.trace) for event, cause in turn.decided]
         head = head_of(turn.job)
         turn.lane = head.lane
         return Write(stream, self.version, events, head, token, fence)

@@ -110,10 +110,27 @@ DECODERS: Final = JOBS.decoders
 decode: Final = JOBS.decode
 
 
-def encode(event: Event, at: float, cause: Command) -> NewEvent:
-    """An event on its way into the log, with the command that caused it, and its exchanges, in its meta."""
+def encode(event: Event, at: float, cause: Command, trace: str = "") -> NewEvent:
+    """An event on its way into the log; its meta has the command that caused it, its exchanges and its trace."""
     name, v = JOBS.current[type(event)]
     meta: dict[str, object] = {"cmd": type(cause).__name__}
     if cause.exchanges:
         meta["x"] = cause.exchanges
+    if trace:
+        meta["trace"] = trace
     return NewEvent(name, v, at, _encode(event), _encode(meta))
+
+
+class _Meta(Struct):
+    trace: str = ""
+
+
+def trace_of(recorded: Recorded) -> str:
+    """The trace that an event belongs to; empty where it says none. What cannot be read there stops no job."""
+    try:
+        return _decode_meta(recorded.meta or b"{}").trace
+    except msgspec.MsgspecError:
+        return ""
+
+
+_decode_meta: Final = msgspec.json.Decoder(_Meta).decode

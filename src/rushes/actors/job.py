@@ -71,6 +71,8 @@ def decide(command: Command, job: Job, now: float) -> list[Event]:
             raise CommandRejected("This job exists already: a retry is a new job.")
         case m.Collect(handle=given):
             return _collect(job, given, now)
+        case m.Hide() if not isinstance(job, m.Ended):
+            raise _rejected(job, f"The job is {phase_word(job).replace('_', ' ')}, and has not ended: cancel it first.")
         case m.Poll() | m.Wake():
             return _overdue(job, now)
         case m.RecordTrouble(fault=fault):
@@ -94,6 +96,8 @@ def _in_phase(command: Command, job: Job, now: float) -> list[Event]:
             return _storing(command, job)
         case Parked():
             return _parked(command, job, now)
+        case Succeeded() | Failed() | Cancelled() if isinstance(command, m.Hide):
+            return [] if job.hidden else [m.JobHidden()]
         case _ if isinstance(command, m.Resubmit | m.GiveUp):
             raise _rejected(job, f"The job has {_ending(job)} for good: `retry` makes a new one.")
         case _:
@@ -636,6 +640,10 @@ def _job_cancelled(job: Queued | Sent, event: m.JobCancelled, _: float) -> Job:
     )
 
 
+def _job_hidden(job: m.Ended, _event: m.JobHidden, _: float) -> Job:
+    return cast("Job", replace(job, hidden=True))
+
+
 Fold = Callable[[Job, Event, float], Job]
 FOLD: Final = cast(
     "dict[type[Event], Fold]",
@@ -662,6 +670,7 @@ FOLD: Final = cast(
         m.JobSucceeded: _job_succeeded,
         m.JobFailed: _job_failed,
         m.JobCancelled: _job_cancelled,
+        m.JobHidden: _job_hidden,
     },
 )
 

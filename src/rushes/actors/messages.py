@@ -14,7 +14,7 @@ from rushes.adapters.base import CancelAnswer, Output, Prepared
 from rushes.adapters.capabilities import Terms
 from rushes.faults import Fault
 from rushes.units import AssetRef, Billed, Handle, Money
-from rushes.video import Probe, Take, Target, VideoSpec
+from rushes.video import Batch, Probe, Take, Target, VideoSpec
 
 Need = Literal["prompt", "prepare", "reserve"]
 ParkReason = Literal["in_doubt", "detached", "gone", "credential"]
@@ -38,6 +38,7 @@ class JobRequested(Event, frozen=True, kw_only=True):
     parent: str = ""  # the job this one retries or forks
     asked: str = ""  # the model as the caller wrote it, where that is an alias
     at_least_once: int = 0  # new attempts allowed while an earlier one is in doubt
+    batch: Batch | None = None
 
 
 class PromptWritten(Event, frozen=True, kw_only=True):
@@ -174,6 +175,10 @@ class JobCancelled(Event, frozen=True, kw_only=True):
     by: str = "user"
 
 
+class JobHidden(Event, frozen=True, kw_only=True):
+    """It has ended, and is no longer shown where clips can be deleted."""
+
+
 TYPES: Final[dict[type[Event], str]] = {
     JobRequested: "job.requested",
     PromptWritten: "prompt.written",
@@ -197,6 +202,7 @@ TYPES: Final[dict[type[Event], str]] = {
     JobSucceeded: "job.succeeded",
     JobFailed: "job.failed",
     JobCancelled: "job.cancelled",
+    JobHidden: "job.hidden",
 }
 
 
@@ -237,6 +243,10 @@ class Resubmit(Command, frozen=True, kw_only=True):
 
 class GiveUp(Command, frozen=True, kw_only=True):
     by: str = "user"
+
+
+class Hide(Command, frozen=True, kw_only=True):
+    """Show an ended job no longer where clips can be deleted."""
 
 
 # ── Reports of our own effects ────────────────────────────────────────────────────────────────────────────────────────
@@ -315,6 +325,7 @@ class RecordAbsent(Command, frozen=True, kw_only=True):
 class RecordProgress(Command, frozen=True, kw_only=True):
     attempt: int
     percent: int | None
+    wait_s: float = 0.0
 
 
 class RecordFinished(Command, frozen=True, kw_only=True):
@@ -490,6 +501,7 @@ class Ended(Phase, frozen=True, kw_only=True):
     target: Target
     billed: Billed
     ever_sent: bool  # False: its idempotency key may be used for a new job
+    hidden: bool = False  # where clips can be deleted, it was
 
 
 class Succeeded(Ended, frozen=True, kw_only=True):

@@ -16,7 +16,9 @@ from msgspec.structs import replace
 from rushes.actors import messages as m
 from rushes.actors.messages import Command, Owed, Queued, Running, Sent, Storing
 from rushes.actors.schedule import backoff_s
+from rushes.actors.tally import CountedLine, Tally
 from rushes.adapters.base import (
+    CALLBACK,
     Adapter,
     Broken,
     Done,
@@ -24,6 +26,7 @@ from rushes.adapters.base import (
     Flow,
     FlowName,
     Outcome,
+    Prepared,
     Recorder,
     Request,
     Sink,
@@ -35,13 +38,15 @@ from rushes.adapters.base import (
     body_digest,
     drive,
 )
+from rushes.adapters.callbacks import Callbacks
+from rushes.adapters.capabilities import Terms
 from rushes.adapters.catalogue import row_of
 from rushes.adapters.fit import estimate
 from rushes.assets import Assets, StorageTrouble, WrongSize, take_key
 from rushes.faults import BadRequest, Fault, RushesError
 from rushes.media import MediaTrouble, Unexamined
 from rushes.units import AssetRef, Clock, submission_key
-from rushes.video import Probe, Take, VideoSpec
+from rushes.video import Probe, Take, Target, VideoSpec
 
 T = TypeVar("T")
 
@@ -63,9 +68,12 @@ class Performer:
         clock: Clock,
         probe: ProbeFile,
         recorder: Recorder | None = None,
+        callbacks: Callbacks | None = None,
     ) -> None:
+        """`callbacks`: providers that can are asked to call; None: no one is."""
         self._adapters, self._transport, self._assets, self._clock = adapters, transport, assets, clock
-        self._probe, self._recorder = probe, recorder
+        self._probe, self._recorder, self._callbacks = probe, recorder, callbacks
+        self.tally = Tally()  # the system's as well
 
     def perform_at_once(self, owed: Owed, job: m.Job, job_id: str, incarnation: str) -> Command | None:
         """Carry out an effect that needs nobody else; None where it does."""
@@ -74,9 +82,9 @@ class Performer:
         except Exception as error:  # noqa: BLE001 - as below
             return _bug(error, owed, job_id)
 
-    async def perform(self, owed: Owed, job: m.Job, job_id: str, bad_files: int) -> Command:
+    async def perform(self, owed: Owed, job: m.Job, job_id: str, bad_files: int, trace: str = "") -> Command:
         """Carry out one effect. `bad_files` counts the answers to this that were no video."""
-        tap = None if self._recorder is None else self._recorder.tap(job_id, owed.attempt)
+        tap = None if self._recorder is None else self._recorder.tap(job_id, owed.attempt, trace)
         try:
             report = await self._perform(owed, job, job_id, bad_files, tap)
         except Exception as error:  # noqa: BLE001 - a bug in an adapter must not stop the system, nor lose a paid call
@@ -107,7 +115,7 @@ class Performer:
             case m.Prepare(), Queued():
                 return await self._prepare(job, job_id, tap)
             case m.SendAgain(), Sent():
-                return await self._send_again(job, owed, tap)
+                return await self._send_again(job, job_id, owed, tap)
             case m.Look(), Sent():
                 return await self._look(job, owed, tap)
             case m.CancelRemote(), Running():
@@ -120,8 +128,9 @@ class Performer:
     async def _run(
         self, flow: Flow[T], name: FlowName, job: Queued | Sent, tap: Tap | None, sink: Sink | None = None
     ) -> T:
-        """A flow over the transport; overheard where there is a tap."""
+        """A flow over the transport; counted, and overheard where there is a tap."""
         line = self._transport if tap is None else tap.on(self._transport, name)
+        line = CountedLine(line, self.tally, name)
         return await drive(flow, line, self._adapters[job.target.provider], job.target, sink)
 
     async def _prepare(self, job: Queued, job_id: str, tap: Tap | None) -> Command:
@@ -139,7 +148,7 @@ class Performer:
         """What the intent will pin, worked out before anything is sent."""
         adapter, spec = self._adapters[job.target.provider], _spec(job)
         key = submission_key(job_id, job.attempt)
-        flow = adapter.submit(spec, job.target, job.prepared or {}, key)
+        flow = adapter.submit(spec, job.target, self._prepared(job, job_id), key)
         try:
             model = row_of(adapter, job.target.model, spec)
             request = next(flow)
@@ -156,19 +165,37 @@ class Performer:
             key=key,
             body_sha256=body_digest(request),
             max_cost=estimate(spec, model),
-            terms=adapter.terms(spec, job.target),
+            terms=self._terms(adapter, spec, job.target),
         )
 
-    async def _submit(self, job: Sent, tap: Tap | None) -> m.RecordAccepted:
+    def _terms(self, adapter: Adapter, spec: VideoSpec, target: Target) -> Terms:
+        """Where nothing but a callback can tell what became of a send, it is waited for as long as a job may take."""
+        terms = adapter.terms(spec, target)
+        if terms.doubt != "E" or not self._calls(adapter):
+            return terms
+        return replace(terms, doubt="D", settle_s=terms.total_s)
+
+    def _calls(self, adapter: Adapter) -> bool:
+        return self._callbacks is not None and adapter.capabilities.webhook is not None
+
+    def _prepared(self, job: Queued, job_id: str, send: int = 0) -> Prepared:
+        """What was prepared, and the address to call back. Send 0 is for the digest, which all sends share."""
+        prepared = job.prepared or {}
+        if self._callbacks is None or not self._calls(self._adapters[job.target.provider]):
+            return prepared
+        return {**prepared, CALLBACK: self._callbacks.url(job.target.provider, job_id, job.attempt, send)}
+
+    async def _submit(self, job: Sent, job_id: str, tap: Tap | None) -> m.RecordAccepted:
         adapter, queued = self._adapters[job.target.provider], job.queued
-        flow = adapter.submit(_spec(queued), job.target, queued.prepared or {}, job.started.key)
+        prepared = self._prepared(queued, job_id, job.started.send)
+        flow = adapter.submit(_spec(queued), job.target, prepared, job.started.key)
         handle = await self._run(flow, "submit", job, tap)
         return m.RecordAccepted(attempt=job.attempt, send=job.started.send, handle=handle)
 
     async def _send(self, job: Sent, job_id: str, tap: Tap | None) -> Command:
         attempt, send = job.attempt, job.started.send
         try:
-            return await self._submit(job, tap)
+            return await self._submit(job, job_id, tap)
         except Failed as failed:
             fault = failed.fault
             if not failed.certain:
@@ -178,11 +205,11 @@ class Performer:
             wait_s = max(fault.retry_after_s or 0.0, backoff_s(job_id, send - 1, attempt))
             return m.RecordRefused(attempt=attempt, send=send, fault=fault, retry_at=self._clock.now() + wait_s)
 
-    async def _send_again(self, job: Sent, owed: m.SendAgain, tap: Tap | None) -> Command:
+    async def _send_again(self, job: Sent, job_id: str, owed: m.SendAgain, tap: Tap | None) -> Command:
         if self._clock.now() >= owed.until:
             return m.Wake()
         try:
-            return await self._submit(job, tap)
+            return await self._submit(job, job_id, tap)
         except Failed as failed:  # says nothing about the first send
             return m.RecordTrouble(fault=failed.fault)
 
@@ -285,8 +312,8 @@ def _spec(job: Queued) -> VideoSpec:
 def _outcome(job: Running, outcome: Outcome) -> Command:
     attempt = job.attempt
     match outcome:
-        case Unfinished(percent=percent):
-            return m.RecordProgress(attempt=attempt, percent=percent)
+        case Unfinished(percent=percent, wait_s=wait_s):
+            return m.RecordProgress(attempt=attempt, percent=percent, wait_s=wait_s)
         case Done():
             return m.RecordFinished(attempt=attempt, **msgspec.structs.asdict(outcome))
         case Broken(fault=fault, billed=billed):

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from itertools import islice
+from math import inf
 from typing import Any, Final
 
 import structlog
@@ -44,12 +46,13 @@ from rushes.eventstore.base import (
     WrongVersion,
 )
 from rushes.faults import Fault, NotFound, RushesError, Unreadable, damaged
-from rushes.units import Clock
+from rushes.units import TRACE, Clock
 
 MAX_MAILBOX: Final = 100  # users' commands; a report is never refused
 MAX_IDLE: Final = 4_096  # jobs that wait and are kept in memory all the same
 IDLE_AT_ONCE: Final = 1_024  # so many more may be, and leave together
 STORE_RETRY_S: Final = 1.0
+LOG_FAILED_S: Final = 30.0  # nobody may try again to write: so long is a failure believed
 MAX_REPEATS: Final = 5  # turns in a row that found the log elsewhere
 LOAD_AT_ONCE: Final = 200  # due streams read in one statement
 TAKE_UP_AT_ONCE: Final = 10_000  # unfinished jobs read at the start in one statement
@@ -106,10 +109,14 @@ class System:
         self._begun: dict[int, tuple[int, int]] = {}  # stream → the (attempt, send) that this system has begun
         self._doubts: dict[int, float] = {}  # stream → since when we know of its doubt, on the loop's clock
         self._repeats: dict[int, int] = {}  # stream → turns in a row that found the log elsewhere
-        self._contacts: dict[int, list[asyncio.Future[None]]] = {}
+        self._contacts: dict[int, list[asyncio.Future[None]]] = {}  # streams that are asked out of turn, and who waits
+        self._soon: dict[int, asyncio.TimerHandle] = {}  # streams that will be
         self._work: dict[asyncio.Future[Any], None] = {}  # in order, so that a seed is always the same run
         self._log = _log.bind()  # once: the lazy logger would do it at every call
         self._stopping = False
+        self._taken_up = False
+        self._failed_at = -inf  # when the log took nothing, on the loop's clock; -inf once it took something
+        self.tally = performer.tally
 
     # ── life ──
 
@@ -117,6 +124,8 @@ class System:
         """Take up every unfinished job: the first of them now, the others while these are at work already."""
         if after := await self._take_up(0):
             self._spawn(self._take_up_all(after))
+        else:
+            self._taken_up = True
 
     async def _take_up_all(self, after: int) -> None:
         while after and not self._stopping:
@@ -125,6 +134,16 @@ class System:
             except StoreError as error:
                 _log.error("store.failed", error=type(error).__name__, detail=str(error))
                 await asyncio.sleep(STORE_RETRY_S)
+        self._taken_up = True
+
+    def unready(self) -> str:
+        """Why no new job should come here now; empty where any may."""
+        if self._stopping:
+            return "it is stopping"
+        if not self._taken_up:
+            return "it is taking up the unfinished jobs"
+        failed = self._loop.time() - self._failed_at < LOG_FAILED_S
+        return "its log could not be written just now" if failed else ""
 
     async def _take_up(self, after: int) -> int:
         """Some of the unfinished jobs; the answer is the last of them, 0 where there are no more."""
@@ -144,6 +163,8 @@ class System:
         self._stopping = True
         for lane in self._lanes.values():
             lane.stop()
+        for timer in self._soon.values():
+            timer.cancel()
         for actor in self._live.values():
             if actor.task is not None and not isinstance(actor.effect, _PAID):
                 actor.task.cancel()
@@ -171,6 +192,7 @@ class System:
             if name in self._names:
                 continue
             actor = self._names[name] = Actor(name, tenant)
+            actor.trace = TRACE.get()
             try:
                 await self._tell_and_wait(actor, m.Generate(request=request))
             except WrongVersion:  # somebody was faster while we looked
@@ -189,6 +211,13 @@ class System:
         await self._tell_and_wait(actor, command)
         return self._snapshot(actor)
 
+    async def stream_of(self, name: str) -> tuple[int, str]:
+        """A job's stream and its tenant. Neither ever changes: a live job's are known. Raises NotFound."""
+        if (live := self._names.get(name)) is not None and live.stream is not None:
+            return live.stream, live.tenant
+        stream = await self._stream(name)
+        return stream.id, stream.tenant
+
     async def look(self, name: str) -> Snapshot:
         """A job's state, without moving it: never older than what the log is known to have."""
         if (live := self._names.get(name)) is not None and live.mailbox is None:
@@ -206,6 +235,7 @@ class System:
 
     async def poll(self, name: str, timeout_s: float = 10.0) -> Snapshot:
         """Ask the provider now, once the job's minimum interval has passed since the last time; else what is known."""
+        await asyncio.sleep(0)  # who asks again and again lets the job have its turn
         snapshot = await self.ask(name, m.Poll())
         if not isinstance(snapshot.job, m.Running):
             return snapshot
@@ -218,6 +248,31 @@ class System:
         lane.wake_at(stream.id, self._loop.time(), lane.heard_at(stream.id))
         await asyncio.wait([contact], timeout=timeout_s)
         return await self.look(name)
+
+    async def poll_soon(self, name: str) -> None:
+        """Have the provider asked once the job's minimum interval has passed, however often this is said meanwhile."""
+        snapshot = await self.look(name)
+        stream, _ = await self.stream_of(name)
+        if not isinstance(snapshot.job, m.Running) or stream in self._soon or self._stopping:
+            return
+        lane, min_s = self._lane(lane_of(snapshot.job)), snapshot.job.started.terms.poll.min_s
+        self._poll_after(stream, lane, min_s, snapshot.heard_at)
+
+    def _poll_after(self, stream: int, lane: Lane, min_s: float, heard_at: float) -> None:
+        wait_s = min(min_s, max(0.0, heard_at + min_s - self._clock.now()))
+        self._soon[stream] = self._loop.call_later(wait_s, self._poll_now, stream, lane, min_s)
+
+    def _poll_now(self, stream: int, lane: Lane, min_s: float) -> None:
+        """Unless it was asked meanwhile, perhaps before what we were told: then once more."""
+        del self._soon[stream]
+        now, heard_at, live = self._clock.now(), lane.heard_at(stream), self._live.get(stream)
+        if live is not None and isinstance(live.effect, m.Ask):
+            heard_at = now
+        if heard_at <= now < heard_at + min_s:
+            self._poll_after(stream, lane, min_s, heard_at)
+            return
+        self._contacts.setdefault(stream, [])
+        lane.wake_at(stream, self._loop.time(), heard_at)
 
     @property
     def lanes(self) -> Sequence[Lane]:
@@ -238,7 +293,10 @@ class System:
             return []
         rows, histories = await asyncio.gather(self.store.streams(asleep), self.store.read_many(asleep))
         unreadable: list[Unreadable] = []
-        for actor in self._replayed(list(rows.values()), histories):
+        began_s = time.perf_counter()
+        replayed = self._replayed(list(rows.values()), histories)
+        self.tally.replays.observe(time.perf_counter() - began_s)
+        for actor in replayed:
             if isinstance(actor, Unreadable):
                 _log.error("job.unreadable", job=actor.job_id, detail=actor.detail)
                 unreadable.append(actor)
@@ -366,6 +424,7 @@ class System:
         self._work.pop(storing, None)
         error = StoreClosed("The wait was dropped.") if storing.cancelled() else storing.exception()
         if error is None:
+            self._failed_at = -inf
             self._become(actor, turn, storing.result())
         else:
             self._not_stored(actor, asked, error)
@@ -382,6 +441,7 @@ class System:
 
     def _become(self, actor: Actor, turn: Turn, stored: Stored) -> None:
         newborn = actor.stream is None
+        self.tally.stored(actor.job, turn.decided, turn.job, turn.at - (actor.born_at or turn.at))
         actor.become(turn, stored)
         for event, _ in turn.decided:
             level = self._log.info if isinstance(event, _WORTH_TELLING) else self._log.debug
@@ -389,7 +449,7 @@ class System:
         if newborn:
             self._live[stored.stream] = actor
         lane = self._change_lane(actor, turn)
-        if isinstance(actor.job, m.Ended):
+        if isinstance(actor.job, m.Ended) and not actor.job.hidden:
             lane.ended += 1
         if not isinstance(actor.job, m.Submitting):
             self._begun.pop(stored.stream, None)
@@ -421,6 +481,7 @@ class System:
 
     def _keep_reports(self, actor: Actor, asked: list[Asked], error: StoreUnavailable) -> None:
         """The disk does not take it. People can ask again; what a provider told us must not be lost."""
+        self._failed_at = self._loop.time()
         _log.error("store.failed", job=actor.name, detail=str(error))
         for one in asked:
             one.refuse(actor.unavailable(f"The job's log cannot be written: {error}"))
@@ -473,7 +534,7 @@ class System:
             detail = f"{actor.name} rests until rushes starts again: it could not act ({type(error).__name__})"
             billed = billed_word(actor.job)
             self._resting[actor.stream] = Unreadable(f"{detail}; please report it.", job_id=actor.name, billed=billed)
-            self._contacted(actor.stream)
+            _contacted(self._contacts.pop(actor.stream, []))
         self._drop(actor, asked, error)
 
     def _drop(self, actor: Actor, asked: list[Asked], error: BaseException) -> None:
@@ -510,17 +571,21 @@ class System:
             self._free_place(actor)
         if owed is None:
             lane.forget(actor.stream)
-            self._contacted(actor.stream)
+            _contacted(self._contacts.pop(actor.stream, []))
             self._rest(actor)
             return
         now = self._clock.now()
         actor.tried_at, actor.heard_at = min(actor.tried_at, now), min(actor.heard_at, now)
         tried_at = max(actor.tried_at, actor.heard_at)
         wait_s = due_at(owed, actor.job, actor.name, tried_at=tried_at, troubles=actor.troubles, now=now) - now
+        if isinstance(owed, m.Ask):
+            wait_s = max(wait_s, tried_at + actor.pause_s - now)
         if wait_s > 0 and not (isinstance(owed, m.Ask) and actor.stream in self._contacts):
             lane.decline(actor.stream)
             self._sleep(actor, lane, wait_s)
         else:
+            if isinstance(owed, m.Ask):
+                self.tally.poll_lags.observe(max(0.0, -wait_s))
             self._begin(actor, owed, lane)
 
     def _owed(self, actor: Actor) -> Owed | None:
@@ -553,13 +618,14 @@ class System:
         """Perform, and tell the report; dropped or not, the effect counts as ended and what is owed is asked again."""
         began = self._loop.time()
         try:
-            report = await self._performer.perform(owed, actor.job, actor.name, actor.bad_files)
+            report = await self._performer.perform(owed, actor.job, actor.name, actor.bad_files, actor.trace)
         except asyncio.CancelledError:
             report = _WAKE
         if isinstance(report, m.RecordAbsent) and isinstance(owed, m.Look):
             report = self._as_old_as_our_waiting(report, owed.since, began - self._doubts.get(actor.stream or 0, began))
         actor.task = actor.effect = None
         actor.tried_at = self._clock.now()
+        actor.pause_s = report.wait_s if isinstance(report, m.RecordProgress) else 0.0
         self._learn(actor, owed, report)
         self._ended(actor, owed, report)
 
@@ -580,12 +646,12 @@ class System:
             if isinstance(report, m.RecordStored | m.RecordLost):
                 actor.bad_files = 0
         assert actor.stream is not None
+        contacts = self._contacts.pop(actor.stream, []) if isinstance(owed, m.Ask) else []  # or it is asked once more
         if self._live.get(actor.stream) is actor:
             self._tell(actor, Asked(report))
         else:  # let go while it was at work
             self._spawn(self._retell(actor, actor.stream, [Asked(report)]))
-        if isinstance(owed, m.Ask):
-            self._contacted(actor.stream)
+        _contacted(contacts)
 
     def _learn(self, actor: Actor, owed: Owed, report: Command) -> None:
         """What the provider's answer to one job says about all of its lane."""
@@ -605,11 +671,6 @@ class System:
             case _:
                 lane.went_well()
                 actor.heard_at = actor.tried_at
-
-    def _contacted(self, stream: int) -> None:
-        for contact in self._contacts.pop(stream, []):
-            if not contact.done():
-                contact.set_result(None)
 
     def _free_place(self, actor: Actor) -> None:
         if (place := actor.place) is not None:
@@ -667,6 +728,12 @@ class System:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._work.pop(task, None)
+
+
+def _contacted(contacts: Sequence[asyncio.Future[None]]) -> None:
+    for contact in contacts:
+        if not contact.done():
+            contact.set_result(None)
 
 
 def _refuse(actor: Actor, asked: Sequence[Asked], error: BaseException) -> None:

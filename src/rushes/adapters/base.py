@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, cast
 
 import msgspec
 from msgspec import Struct
@@ -58,6 +58,7 @@ class Request(Struct, frozen=True, kw_only=True):
     query: Mapping[str, str] = {}
     spends: bool = False  # a paid call: sent once, on a connection of its own, never redirected
     timeout_s: float = 60.0
+    answer_bytes: int = 0  # the most that its answer may have, where a file stands in it; 0: the usual
 
 
 class Response(Struct, frozen=True, kw_only=True):
@@ -71,11 +72,18 @@ class Response(Struct, frozen=True, kw_only=True):
 
 
 class Keep(Struct, frozen=True, kw_only=True):
-    """Stream an address into our store; the answer is the file's reference."""
+    """Stream an address into our store; the answer is the file's reference.
+
+    With a `request`, what is kept is the file that stands as base64 at `place` in its JSON answer.
+    """
 
     url: str  # whole, relative to the adapter's base address, or @service/path
     with_credential: bool = False  # send the provider's key at once, not only where its own host asks for it (401)
+    headers: Mapping[str, str] = {}  # of the first host alone
     max_bytes: int = 4 * 2**30
+    request: Request | None = None  # asked in the place of `url`
+    place: tuple[str | int, ...] = ()  # members of objects and numbers in lists, from the outside in
+    media_type: str = "video/mp4"  # of a file in an answer, which does not say it
 
 
 class Kept(Struct, frozen=True):
@@ -112,6 +120,27 @@ class Failed(Exception):
         self.certain = certain  # False: the provider may have acted all the same
 
 
+class Trouble(Struct):
+    """The usual error: {"error": {"message", "code"}}, {"error": text, "code"} or {"error": text}.
+
+    Where a provider writes one of them alone, the others are no errors of its own: gateways write them, too.
+    """
+
+    error: str | Trouble | None = None
+    message: str | None = None
+    code: str | int | None = None
+
+    def told(self) -> tuple[str, str]:
+        """The text and the code, wherever they stand; empty where there is none. A code is one word or a number."""
+        if isinstance(self.error, Trouble):
+            return self.error.told()
+        code = str(self.code or "")
+        return self.error or self.message or "", code if _WORD.fullmatch(code) else ""
+
+
+_WORD: Final = re.compile(r"[A-Za-z_-]{1,64}|\d{1,6}")  # of anything else nobody knows whether it is a secret
+
+
 # What a status flow can return.
 
 
@@ -120,6 +149,7 @@ class Unfinished(Struct, frozen=True):
 
     percent: int | None = None
     stage: str = ""  # the provider's own word
+    wait_s: float = 0.0  # not to be asked again before, as the provider wishes
 
 
 class Output(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -159,6 +189,16 @@ Outcome: TypeAlias = Unfinished | Done | Broken | Stopped | Vanished
 CancelAnswer = Literal["accepted", "too_late", "cannot"]
 Prepared: TypeAlias = dict[str, str]
 """What `prepare` gained, by name: uploaded files' addresses by the asset's sha256, for instance."""
+
+CALLBACK: Final = "callback"
+"""The name in what `submit` is given of the address that the provider shall call back; missing where there is none."""
+
+
+class Told(Struct, frozen=True):
+    """What a callback is about."""
+
+    handle: Handle
+    final: bool = True  # False: it says that the job is still under way
 
 
 class Adapter(Protocol):
@@ -205,15 +245,24 @@ class Adapter(Protocol):
         return None
 
     def download(self, output: Output, handle: Handle, target: Target) -> Flow[AssetRef]:  # noqa: ARG002
-        """Have one result kept. Usually its address is the permission, and the key stays here."""
-        return (yield from keep(Keep(url=output.url)))
+        """Have one result kept. Usually its address is the permission, and the key stays here (`keyed_results`)."""
+        return (yield from keep(Keep(url=output.url, with_credential=self.capabilities.keyed_results)))
+
+    def callback(self, body: bytes, target: Target) -> Told | None:  # noqa: ARG002
+        """What a callback says, None where that cannot be read. For providers with a `webhook`."""
+        return None
 
     def fault(self, reply: Response) -> Fault | None:
         """The provider's own error in this reply, None where it is not one that this provider writes."""
         ...
 
     def refuses(self, reply: Response, fault: Fault) -> bool:
-        """Whether this error says for certain that nothing was begun: usually its status does."""
+        """Whether this error says for certain that nothing was begun: usually its status does.
+
+        A conflict does not: what it is in conflict with may be an earlier send of the same.
+        """
+        if fault.code == "conflict":
+            return False
         return reply.status in _CODES or (reply.status == 503 and fault.retry_after_s is not None)
 
 
@@ -261,8 +310,8 @@ class Tap(Protocol):
 class Recorder(Protocol):
     """Keeps exchanges, for looking back."""
 
-    def tap(self, job: str, attempt: int) -> Tap:
-        """For one effect of a job, by its public name."""
+    def tap(self, job: str, attempt: int, trace: str = "") -> Tap:
+        """For one effect of a job, by its public name; `trace` is the one that the job belongs to."""
         ...
 
 
@@ -300,8 +349,13 @@ def needs_prepare(adapter: Adapter, spec: VideoSpec, target: Target) -> bool:
 
 def read(reply: Response, kind: type[T]) -> T | None:
     """The reply's JSON as `kind`, None where it is something else: for errors, and for answers that may be empty."""
+    return read_json(reply.body, kind)
+
+
+def read_json(body: bytes, kind: type[T]) -> T | None:
+    """The same for bytes that came by themselves."""
     try:
-        return msgspec.json.decode(reply.body, type=kind)
+        return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
@@ -310,7 +364,8 @@ def reply_json(adapter: Adapter, reply: Response, kind: type[T]) -> T:
     """Decode a good reply, or raise Failed with what the provider (or its gateway) said.
 
     A failure is *certain* only where the provider's own error was understood and its status means refusal: a gateway's
-    page, a server error, a half body or a body of another shape leave open whether the request was carried out.
+    page, a server error, a half body or a body of another shape leave open whether the request was carried out. Under a
+    good status, too, a body that is not `kind` may be the provider's own error: then that is what is raised.
     """
     if not 200 <= reply.status < 300:
         raise refused(adapter, reply)
@@ -320,8 +375,59 @@ def reply_json(adapter: Adapter, reply: Response, kind: type[T]) -> T:
         unread = Fault("storage_failed", "A kept answer could not be read.", retryable=True)
         raise Failed(unread, certain=False) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if adapter.fault(reply) is not None:
+            raise refused(adapter, reply) from error
         detail = f"{adapter.name} answered {reply.status} with a body that is not what its interface promises."
         raise Failed(Fault("bad_answer", detail, retryable=True), certain=False) from error
+
+
+def ask(adapter: Adapter, request: Request, kind: type[T]) -> Flow[T]:
+    """Ask, and be answered with a good reply's content. Raises Failed, as `reply_json` does."""
+    return reply_json(adapter, (yield from call(request)), kind)
+
+
+class Created(Struct):
+    """All that the answer to a paid request must hold: nothing else in it can make it unreadable."""
+
+    id: str
+
+
+def start(
+    adapter: Adapter, request: Request, shape: re.Pattern[str], extra: Mapping[str, str] | None = None
+) -> Flow[Handle]:
+    """Send the paid request, and make a handle of the `id` in its answer (`handle_of`). Raises Failed."""
+    return handle_of(adapter, (yield from ask(adapter, request, Created)).id, shape, extra)
+
+
+def look(adapter: Adapter, url: str, kind: type[T], headers: Mapping[str, str] | None = None) -> Flow[T | None]:
+    """Ask about a job; None where the provider itself says that there is none (404). Raises Failed."""
+    reply = yield from call(Request(method="GET", url=url, headers=headers or {}))
+    if reply.status == 404 and adapter.fault(reply) is not None:  # a gateway's page proves nothing
+        return None
+    return reply_json(adapter, reply, kind)
+
+
+class Page(Struct, Generic[T]):
+    """A page of a list in the usual shape."""
+
+    results: list[T]
+    next: str | None = None  # the address of the page after it
+
+
+LIST_PAGES: Final = 50
+"""Of one list. Beyond them a look finds nothing, which proves nothing."""
+
+
+def listed(adapter: Adapter, url: str, query: Mapping[str, str], kind: type[T]) -> Flow[list[T]]:
+    """The rows of a list of `Page`s, one page after the other. Raises Failed."""
+    rows: list[T] = []
+    for _ in range(LIST_PAGES):
+        page = yield from ask(adapter, Request(method="GET", url=url, query=query), Page[kind])  # type: ignore[valid-type]
+        rows += page.results
+        if not page.next:
+            break
+        url, query = page.next, {}
+    return rows
 
 
 def _content(reply: Response) -> bytes:
@@ -335,6 +441,7 @@ _CODES: dict[int, Code] = {
     403: "authentication_failed",
     404: "not_found",
     405: "unsupported_feature",
+    409: "conflict",
     410: "not_found",
     413: "invalid_input",
     415: "invalid_input",
@@ -346,6 +453,15 @@ _CODES: dict[int, Code] = {
 def code_of(status: int) -> Code:
     """The usual meaning of an HTTP status; adapters say more where a provider means something else."""
     return _CODES.get(status, "provider_unavailable" if status >= 500 else "bad_answer")
+
+
+def problem(
+    adapter: Adapter, reply: Response, text: str, code: Code | None = None, *, field: str = "", word: str = ""
+) -> Fault:
+    """An error in the provider's words. Its status says whether it may pass and, without `code`, what it means."""
+    passing = reply.status == 429 or reply.status >= 500
+    detail = f"{adapter.name}: {plain(text)}"
+    return Fault(code or code_of(reply.status), detail, field=field, retryable=passing, provider_code=word)
 
 
 def refused(adapter: Adapter, reply: Response) -> Failed:
@@ -365,13 +481,23 @@ def retry_after_s(reply: Response) -> float | None:
     """Seconds of a Retry-After header within 0 and a day; None where there is none, or none that can be understood.
 
     It may be a time (RFC 9110, 10.2.3): then the answer's own Date says how far off it is, as our clock may be another.
+    Without one, a 429 may say it in words, or in a RateLimit-Reset header.
     """
     text = reply.headers.get("retry-after", "").strip()
     try:
         seconds = float(text) if text[:1] in "+-.0123456789" else _http_time(text) - _http_time(reply.headers["date"])
     except (KeyError, ValueError, OverflowError):
-        return None
+        return _resets_s(reply) if reply.status == 429 else None
     return min(86_400.0, max(0.0, seconds))
+
+
+_RESETS: Final = re.compile(rb"resets in ~?(\d{1,9})s")
+
+
+def _resets_s(reply: Response) -> float | None:
+    told = _RESETS.search(reply.body)
+    seconds = told[1].decode() if told else reply.headers.get("ratelimit-reset", "")
+    return min(86_400.0, float(seconds)) if re.fullmatch(r"\d{1,9}", seconds, re.ASCII) else None
 
 
 def _http_time(text: str) -> float:
@@ -381,7 +507,7 @@ def _http_time(text: str) -> float:
 
 
 _PRIVATE: Final = re.compile(
-    r"(?i)\b(?:[a-z][a-z0-9+.-]{1,20}://\S+|data:\S+|(?:key_|r8_|sk-|xai-|whsec_|bearer )[\w.+/=-]+"
+    r"(?i)\b(?:[a-z][a-z0-9+.-]{1,20}://\S+|data:\S+|(?:key_|r8_|sk-|xai-|whsec_|bearer |ya29\.|AIza)[\w.+/=-]+"
     r"|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b)"
 )
 
@@ -399,17 +525,94 @@ def handle_of(adapter: Adapter, id: str, shape: re.Pattern[str], extra: Mapping[
     return Handle(id, dict(extra or {}))
 
 
-def said(spec: VideoSpec, model: Model) -> dict[str, Any]:
-    """What the wire simply tells of a normalised spec, under its own names (`Model.wire`). Whole numbers are integers.
+class State(Created):
+    """A job as most callbacks show it."""
 
-    Inputs are not among it: each wire has its own form for them. Empty words and absent wishes are left out.
+    status: str
+
+    def told(
+        self, shape: re.Pattern[str], under_way: Container[str], extra: Mapping[str, str] | None = None
+    ) -> Told | None:
+        """What that says. `under_way` are the words for a job that goes on; an id of another shape is none."""
+        if not shape.fullmatch(self.id):
+            return None
+        return Told(Handle(self.id, dict(extra or {})), self.status not in under_way)
+
+
+def said(spec: VideoSpec, model: Model) -> dict[str, Any]:
+    """What the wire simply tells of a normalised spec: its own names and words (`Model.wire`, `Model.words`).
+
+    Whole numbers are integers. Empty words and absent wishes are left out; so are inputs, as each wire has its own form
+    for them, and options without a name in `wire`.
     """
-    told = {theirs: getattr(spec, ours) for ours, theirs in model.wire.items() if ours in VideoSpec.__struct_fields__}
-    return {name: _whole(value) for name, value in told.items() if value is not None and value != ""}
+    body: dict[str, Any] = {}
+    for ours, theirs in model.wire.items():
+        value = getattr(spec, ours) if ours in VideoSpec.__struct_fields__ else spec.provider_options.get(ours)
+        if value is None or value == "":
+            continue
+        *objects, name = theirs.split(".")
+        place = body
+        for step in objects:
+            place = place.setdefault(step, {})
+        place[name] = model.words[ours].get(value, value) if ours in model.words else _whole(value)
+    return body
+
+
+def unsaid(spec: VideoSpec, model: Model) -> dict[str, Any]:
+    """The options that `said` left out."""
+    return {name: value for name, value in spec.provider_options.items() if name not in model.wire}
 
 
 def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def files(spec: VideoSpec) -> dict[str, AssetRef]:
+    """The files of the inputs by their sha256, each once: for those that are uploaded."""
+    return {given.asset.sha256: given.asset for given in spec.inputs}
+
+
+def file_part(name: str, asset: AssetRef, ending: str = "") -> Part:
+    """A file as a part of a form. `ending` is that of its name, where it is not the second half of its media type."""
+    filename = f"{asset.sha256[:16]}.{ending or asset.media_type.partition('/')[2]}"
+    return Part(name, Inline(asset, "bytes"), filename, asset.media_type)
+
+
+def addresses(node: object) -> Iterator[str]:
+    """The results' addresses in texts, lists and objects of any JSON; beside a member `video` no other one counts."""
+    match node:
+        case str() if _ADDRESS.fullmatch(node):
+            yield node
+        case list():
+            for one in cast("list[object]", node):
+                yield from addresses(one)
+        case dict():
+            named = cast("dict[str, object]", node)
+            yield from addresses(named["video"] if "video" in named else [*named.values()])
+        case _:
+            return
+
+
+_ADDRESS: Final = re.compile(r"(?:https?|data):\S+")
+
+
+def percent(told: float | None) -> int | None:
+    """What a provider tells of its progress in percent, as that of a job that has not ended: 0 to 99."""
+    return None if told is None else round(min(99.0, max(0.0, told)))
+
+
+def finished(
+    who: str,
+    urls: Iterable[str],
+    *,
+    cost: Money | None = None,
+    metadata: Mapping[str, str] | None = None,
+    billed: Billed = "yes",
+) -> Done | Broken:
+    """A job that has ended well. One whose result nobody can find has failed, and is usually billed all the same."""
+    if outputs := tuple(map(Output, urls)):
+        return Done(outputs, cost=cost, metadata=dict(metadata or {}))
+    return Broken(Fault("bad_answer", f"{who} finished without the address of a file."), billed)
 
 
 def body_digest(request: Request) -> str:

@@ -72,7 +72,8 @@ class Setting(Struct, frozen=True, kw_only=True):
     """What else a provider must be told, and is no secret: a project, a region."""
 
     env: tuple[str, ...]  # the first of these variables that is set
-    default: str = ""  # empty: the provider cannot be used without it
+    default: str = ""
+    needed: bool = True  # the provider cannot be used without it
     value: str = ""  # as it was found
 
 
@@ -83,6 +84,13 @@ class Service(Struct, frozen=True):
     env: str = ""  # the environment variable that points it elsewhere
 
 
+class Webhook(Struct, frozen=True, kw_only=True):
+    """That a provider calls back where it is given an address, and how it signs what it says."""
+
+    env: str  # the variable with the secret; several, with blanks between them, while one replaces another
+    scheme: Literal["standard", "openrouter"] = "standard"  # see `signatures`
+
+
 class Option(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """One provider option: its type in JSON and, where they are known, its words or its range."""
 
@@ -90,6 +98,18 @@ class Option(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     values: tuple[str | int | float, ...] = ()
     least: float | None = None
     most: float | None = None
+
+
+class Shaped(Option, frozen=True, gc=False):
+    """An option whose value has a shape of its own."""
+
+    shape: Any = None  # a type that msgspec can convert to
+    examples: tuple[JSON, ...] = ()  # two values: requests are made of them to try the option
+
+
+def seconds(first: int, last: int) -> tuple[float, ...]:
+    """The whole seconds from the first to the last, both included: durations as a model has them."""
+    return tuple(float(second) for second in range(first, last + 1))
 
 
 BOOLEAN: Final = Option("boolean")
@@ -121,12 +141,13 @@ class Price(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class Only(Struct, frozen=True):
     """What one wish leaves of another: with `where`, `field` has one of these values. None is its absence.
 
-    Both are roles, fields or options. `where` counts where it is there and not false.
+    Both are roles, fields, options or scenes. `where` counts where it is there and not false.
     """
 
     where: str
     field: str
     among: tuple[JSON, ...]
+    when: tuple[JSON, ...] = ()  # of `where`: those that count; empty: as said above
 
 
 class Media(Struct, frozen=True, kw_only=True):
@@ -135,6 +156,9 @@ class Media(Struct, frozen=True, kw_only=True):
     types: tuple[str, ...]  # media types; an image of another type is re-encoded as the first that can be written
     most: int | None = None  # files of the kind, whatever their roles
     max_bytes: int | None = None
+    sizes: tuple[str, ...] = ()  # of images, as w×h with an x: no others; empty: any
+    own: str = ""  # the name of a provider: takes of its jobs, and no other files
+    own_model: bool = False  # and of those the same model's alone, where the handle says which that was
     least_s: float = 0.0
     most_s: float | None = None
     total_s: float | None = None  # of all of them together
@@ -164,9 +188,16 @@ class Model(Struct, frozen=True, kw_only=True):
     defaults: Config = Config()
     prompt: Literal["required", "optional", "none"] = "required"
     max_prompt_chars: int | None = None  # in UTF-16 units, as most providers count
+    max_negative_chars: int | None = None  # of a negative prompt, the same way
+    max_text_chars: int = 0  # of the words of a lip-sync, the same way; 0: it takes an audio alone
+    scenes: Mapping[str, int] = {}  # its effects by name, and how many images each is done to
     draws_seed: bool = True  # the wire takes a seed: an absent one is drawn by us and recorded
     max_seed: int = 2**31 - 1
-    wire: Mapping[str, str] = {}  # our fields and roles → theirs, where one is simply told as the other
+    max_guidance: float | None = None  # of guidance_scale, which begins at 0
+    wire: Mapping[str, str] = {}
+    """Our fields and roles → theirs, where one is simply told as the other; options, where they have another place.
+    Dots lead into objects: settings.duration."""
+    words: Mapping[str, Mapping[Any, JSON]] = {}  # by field: our values → theirs, where they have another word
     price: Price | None = None
     free: bool = False
 
@@ -176,6 +207,7 @@ class Retirement(Struct, frozen=True):
 
     on: str
     replacement: str = ""  # another model's id
+    provider: str = ""  # whose, where it is another provider's
 
 
 class Capabilities(Struct, frozen=True, kw_only=True):
@@ -185,11 +217,14 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     base_url_env: str  # the environment variable that points it elsewhere (an emulator, a gateway)
     models: tuple[Model, ...]  # one that makes a clip from words comes first, where there is one
     aliases: tuple[str, ...] = ()  # other names that mean this provider
+    elder: str = ""  # the provider that does what no model here does, where a caller names this one without a model
     retired: Mapping[str, Retirement] = {}  # by model id, of models above or of others
     auth: Auth | None = None
     settings: Mapping[str, Setting] = {}
     services: Mapping[str, Service] = {}
     terms: Terms = Terms(doubt="E")
+    webhook: Webhook | None = None
+    keyed_results: bool = False  # its own host hands out no result without the key: it is said at once
     submits_at_once: int = 8  # this and the next three: of one credential
     submit_interval_s: float = 0.0  # the least time between two submits: a rate limit
     calls_at_once: int = 64  # polls, look-ups, cancels and uploads

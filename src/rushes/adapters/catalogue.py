@@ -9,9 +9,9 @@ from typing import Annotated, Any, Final, Literal, Protocol
 import msgspec
 from msgspec import Meta, Struct
 
-from rushes.adapters.capabilities import Capabilities, Model, Option, Price
-from rushes.adapters.fit import ratio_of, resolution_of
-from rushes.faults import bad
+from rushes.adapters.capabilities import Capabilities, Model, Option, Price, Retirement
+from rushes.adapters.fit import fit, ratio_of, resolution_of
+from rushes.faults import BadRequest, bad
 from rushes.video import Config, LimitsView, ModelView, PriceView, RetirementView, VideoSpec
 
 
@@ -46,7 +46,7 @@ def route(wanted: str, adapters: Mapping[str, Named], today: str = "", explicit:
     if name:
         _refuse_retired(adapters[name], model_id, today)
     bare = [(each.name, rows) for each in adapters.values() if (rows := rows_of(each, wanted))]
-    live = [found for found in bare if found[0] in explicit or not _is_gone(adapters[found[0]], found[1][0].id, today)]
+    live = [found for found in bare if found[0] in explicit or not is_gone(adapters[found[0]], found[1][0].id, today)]
     if len(live) == 1:
         return live[0]
     if live:
@@ -63,6 +63,33 @@ def route(wanted: str, adapters: Mapping[str, Named], today: str = "", explicit:
     raise bad("model", f"There is no model {wanted!r}. {hint}Known: {', '.join(names)}.", "model_unknown")
 
 
+def meant(wanted: str, spec: VideoSpec, adapters: Mapping[str, Named], today: str = "") -> str:
+    """What a name means once it is known what is to be made.
+
+    Where no model of a provider does it, its name alone means a live model of its elder: the first that admits the
+    request, or else the first that does such things, whose refusal says why. A name that holds a model is that model's.
+    """
+    name, _ = _parted(wanted, adapters)
+    if not name or "/" in wanted or _doing(spec, adapters[name]):
+        return wanted
+    elder = adapters.get(adapters[name].capabilities.elder)
+    able = [model for model in _doing(spec, elder) if not is_gone(elder, model.id, today)] if elder else []
+    admitting = (model for model in able if _admits(spec, model))
+    return f"{elder.name}/{next(admitting, able[0]).id}" if elder and able else wanted
+
+
+def _doing(spec: VideoSpec, provider: Named) -> list[Model]:
+    return [row for row in provider.capabilities.models if spec.operation.__struct_config__.tag in row.operations]
+
+
+def _admits(spec: VideoSpec, model: Model) -> bool:
+    try:
+        fit(spec, [model])
+    except BadRequest:
+        return False
+    return True
+
+
 def _parted(wanted: str, adapters: Mapping[str, Named]) -> tuple[str, str]:
     """(provider, model id) of a name that begins with a provider's, or two empty texts."""
     first, slash, rest = wanted.partition("/")
@@ -72,16 +99,18 @@ def _parted(wanted: str, adapters: Mapping[str, Named]) -> tuple[str, str]:
     return "", ""
 
 
-def _is_gone(provider: Named, model_id: str, today: str) -> bool:
+def is_gone(provider: Named, model_id: str, today: str) -> bool:
+    """Whether a model was switched off by `today` (YYYY-MM-DD; empty: nothing is)."""
     gone = provider.capabilities.retired.get(model_id)
     return gone is not None and bool(today) and today >= gone.on
 
 
 def _refuse_retired(provider: Named, model_id: str, today: str) -> None:
-    if not _is_gone(provider, model_id, today):
+    if not is_gone(provider, model_id, today):
         return
     gone = provider.capabilities.retired[model_id]
-    instead = f"use {provider.name}/{gone.replacement}" if gone.replacement else "nothing there replaces it"
+    whose = gone.provider or provider.name
+    instead = f"use {whose}/{gone.replacement}" if gone.replacement else "nothing there replaces it"
     raise bad("model", f"{provider.name} switched {model_id!r} off on {gone.on}: {instead}.", "model_retired")
 
 
@@ -195,13 +224,17 @@ def _defaults(row: Model) -> Config:
 def model_views(provider: Named, today: str = "") -> list[ModelView]:
     """Every model that can be chosen."""
     names = dict.fromkeys(model.id for model in provider.capabilities.models)
-    return [_model_view(rows_of(provider, name)) for name in names if not _is_gone(provider, name, today)]
+    return [_model_view(rows_of(provider, name)) for name in names if not is_gone(provider, name, today)]
 
 
 def retirement_views(provider: Named) -> list[RetirementView]:
     """Every model that is switched off, or will be."""
     every = provider.capabilities.retired.items()
-    return [RetirementView(model=name, on=gone.on, replacement=gone.replacement) for name, gone in every]
+    return [RetirementView(model=name, on=gone.on, replacement=_told(gone)) for name, gone in every]
+
+
+def _told(gone: Retirement) -> str:
+    return f"{gone.provider}/{gone.replacement}" if gone.provider else gone.replacement
 
 
 def _model_view(rows: Sequence[Model]) -> ModelView:

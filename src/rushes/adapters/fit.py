@@ -15,10 +15,25 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from rushes.adapters.capabilities import Model, Only, Option, OptionType, Price
+from rushes.adapters.capabilities import Media, Model, Only, Option, OptionType, Price, Shaped
 from rushes.faults import BadRequest, Fault
 from rushes.units import FREE, Money
-from rushes.video import JSON, OPERATIONS, Config, Emulation, Extend, Input, Kind, Role, Upscale, VideoSpec, implied_by
+from rushes.video import (
+    JSON,
+    KINDS,
+    OPERATIONS,
+    Config,
+    Effect,
+    Emulation,
+    Extend,
+    Input,
+    Kind,
+    LipSync,
+    Role,
+    Upscale,
+    VideoSpec,
+    implied_by,
+)
 
 RATIO_WORDS: Final = {"square": "1:1", "portrait": "9:16", "landscape": "16:9", "cinema": "21:9"}
 RESOLUTION_WORDS: Final = {"sd": "480p", "hd": "720p", "fhd": "1080p", "uhd": "2160p", "4k": "2160p", "2k": "1440p"}
@@ -41,7 +56,7 @@ def fit(spec: VideoSpec, rows: Sequence[Model], emulate: Collection[Emulation] =
         if name in row.operations:
             return normalise(spec, row, emulate), row
     known = list(dict.fromkeys(operation for row in rows for operation in row.operations))
-    named = isinstance(spec.operation, Extend | Upscale)  # inputs alone never mean these
+    named = isinstance(spec.operation, Extend | Upscale | Effect)  # inputs alone never mean these
     field = "inputs" if spec.inputs and not named else "operation"
     raise BadRequest([_unsupported(field, f"{rows[0].id} does not do {name}: it does {_listed(known)}.")])
 
@@ -146,21 +161,47 @@ def _faults(spec: VideoSpec, model: Model) -> Iterator[Fault]:
     yield from _resolution(spec, model)
     yield from _inputs(spec, model)
     yield from _options(spec, model)
+    yield from _operation(spec, model)
     limits = {"duration_seconds", "fps", "aspect_ratio", "resolution", "provider_options"}
     for name in Config.__struct_fields__:
         if name not in limits and getattr(spec, name) is not None and name not in model.fields:
             yield _unsupported(name, f"{model.id} cannot honour {name!r}: leave it out, or use another model.")
     if model.prompt == "none" and spec.prompt.strip():
         yield _unsupported("prompt", f"{model.id} takes no prompt: leave it out.")
-    if model.max_prompt_chars is not None and (length := _utf16(spec.prompt)) > model.max_prompt_chars:
-        yield _wrong("prompt", f"{model.id} takes prompts of {model.max_prompt_chars} characters; this has {length}.")
+    yield from _length("prompt", spec.prompt, model.max_prompt_chars, model)
+    if "negative_prompt" in model.fields:
+        yield from _length("negative_prompt", spec.negative_prompt or "", model.max_negative_chars, model)
     if spec.seed is not None and "seed" in model.fields and spec.seed > model.max_seed:
         yield _wrong("seed", f"{model.id} takes seeds from 0 to {model.max_seed}.")
+    most = model.max_guidance
+    if most is not None and "guidance_scale" in model.fields and (spec.guidance_scale or 0.0) > most:
+        yield _wrong("guidance_scale", f"{model.id} takes a guidance_scale from 0 to {most:g}.")
 
 
 def _prompt_missing(spec: VideoSpec, model: Model) -> Iterator[Fault]:
     if not spec.prompt.strip() and (model.prompt == "required" or not (spec.inputs or model.prompt == "none")):
         yield _wrong("prompt", f"{model.id} needs a prompt: say what to show.")
+
+
+def _length(field: str, text: str, most: int | None, model: Model) -> Iterator[Fault]:
+    if most is not None and (length := _utf16(text)) > most:
+        yield _wrong(field, f"{model.id} takes {most} characters in {field}; this has {length}.")
+
+
+def _operation(spec: VideoSpec, model: Model) -> Iterator[Fault]:
+    """What an operation says itself."""
+    match spec.operation:
+        case LipSync(text=text) if text and not model.max_text_chars:
+            yield _unsupported("operation.text", f"{model.id} takes no text: give an audio in the role 'narration'.")
+        case LipSync(text=text):
+            yield from _length("operation.text", text, model.max_text_chars, model)
+        case Effect(scene=scene) if scene not in model.scenes:
+            yield _unsupported("operation.scene", f"{model.id} has no {scene!r}: choose {_listed([*model.scenes])}.")
+        case Effect(scene=scene) if len(spec.inputs) != model.scenes[scene]:
+            detail = f"{model.id} does {scene!r} to {model.scenes[scene]} image(s), not {len(spec.inputs)}."
+            yield _wrong("inputs", detail)
+        case _:
+            return
 
 
 def _utf16(text: str) -> int:
@@ -230,19 +271,34 @@ def _media(number: int, given: Input, model: Model) -> Iterator[Fault]:
     limit, field = model.media.get(given.type), f"inputs[{number}]"
     if limit is None or not given.asset.key:
         return
+    yield from _own(field, given, limit, model)
     if given.asset.media_type not in limit.types:
         yield _unsupported(field, f"{model.id} takes {_listed(limit.types)}, not {given.asset.media_type}.")
     if limit.max_bytes is not None and given.asset.size_bytes > limit.max_bytes:
         detail = f"{model.id} takes {given.type}s of {limit.max_bytes} bytes; this has {given.asset.size_bytes}."
         yield _wrong(field, detail)
+    if limit.sizes and given.width and (size := f"{given.width}x{given.height}") not in limit.sizes:
+        yield _wrong(field, f"{model.id} takes images of exactly {_listed(limit.sizes)}; this is {size}: crop it.")
     seconds = given.duration_seconds
     if seconds is not None and not limit.least_s <= seconds <= (limit.most_s or seconds):
         most = f" to {limit.most_s:g}" if limit.most_s else " or more"
         yield _wrong(field, f"{model.id} takes {given.type}s of {limit.least_s:g}{most} seconds; this has {seconds:g}.")
 
 
+def _own(field: str, given: Input, limit: Media, model: Model) -> Iterator[Fault]:
+    """Of a file that must be a take of the provider's own."""
+    made = given.made
+    if not limit.own:
+        return
+    if made is None or made.provider != limit.own:
+        detail = f"{model.id} takes no {given.type} but one that {limit.own} made: give {field} as the job"
+        yield _unsupported(field, f"{detail} that made it ('job').")
+    elif limit.own_model and (model_id := made.handle.extra.get("model", model.id)) != model.id:
+        yield _wrong(field, f"{field} was made by {model_id}, and no other model can go on with it: use that one.")
+
+
 def _options(spec: VideoSpec, model: Model) -> Iterator[Fault]:
-    ours = {theirs: name for name, theirs in model.wire.items()}
+    ours = {theirs.rpartition(".")[2]: name for name, theirs in model.wire.items() if _is_ours(name)}
     for name, value in spec.provider_options.items():
         field = f"provider_options.{name}"
         if (option := model.options.get(name)) is not None:
@@ -255,8 +311,13 @@ def _options(spec: VideoSpec, model: Model) -> Iterator[Fault]:
             yield _unsupported(field, f"{model.id} has no option {name!r}: {known}.")
 
 
+def _is_ours(name: str) -> bool:
+    """Whether it is a field or a role; else it is an option, which has a name on the wire, too."""
+    return name in VideoSpec.__struct_fields__ or name in KINDS
+
+
 def _said(ours: str) -> str:
-    return repr(ours) if ours == "prompt" or ours in Config.__struct_fields__ else f"an input in the role {ours!r}"
+    return f"an input in the role {ours!r}" if ours in KINDS else repr(ours)
 
 
 def _complaint(value: JSON, option: Option) -> str:
@@ -264,6 +325,11 @@ def _complaint(value: JSON, option: Option) -> str:
     fits = option.type == "boolean" if isinstance(value, bool) else isinstance(value, _TYPES[option.type])
     if not fits:
         return f"takes one {option.type}"
+    if isinstance(option, Shaped):
+        try:
+            msgspec.convert(value, option.shape)
+        except msgspec.ValidationError as error:
+            return f"is wrong: {str(error)[:1].lower()}{str(error)[1:]}"
     if isinstance(value, float) and not isfinite(value):
         return "takes a finite number"
     if option.values and value not in option.values:
@@ -279,17 +345,22 @@ def _complaint(value: JSON, option: Option) -> str:
 def _together(full: VideoSpec, model: Model) -> Iterator[Fault]:
     """What no field is alone to blame for, once the defaults are filled in."""
     for rule in model.only:
-        if _value(full, rule.where) not in (None, False) and _value(full, rule.field) not in rule.among:
-            yield _wrong(_field(rule.field, model), f"{model.id} does {rule.where} only {_left(rule)}.")
+        if _strikes(rule, _value(full, rule.where)) and _value(full, rule.field) not in rule.among:
+            what = f"{rule.where} {_value(full, rule.where)}" if rule.when else rule.where
+            yield _wrong(_field(rule.field, model), f"{model.id} does {what} only {_left(rule)}.")
     shape = (full.resolution or "", full.aspect_ratio or "")
     if model.sizes and all(shape) and shape not in model.sizes:
         known = _listed([ratio for lines, ratio in model.sizes if lines == full.resolution])
         yield _wrong("aspect_ratio", f"{model.id} has no {shape[1]} at {shape[0]}: choose {known}.")
 
 
+def _strikes(rule: Only, value: object) -> bool:
+    return value in rule.when if rule.when else value not in (None, False)
+
+
 def _value(spec: VideoSpec, name: str) -> object:
     """Of a field or an option; of a role, that it is there."""
-    if any(given.role == name for given in spec.inputs):
+    if any(given.role == name for given in spec.inputs) or getattr(spec.operation, "scene", None) == name:
         return True
     return getattr(spec, name) if name in Config.__struct_fields__ else spec.provider_options.get(name)
 

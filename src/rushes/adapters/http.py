@@ -13,7 +13,7 @@ import io
 import os
 import re
 import tempfile
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -29,7 +29,7 @@ from msgspec import Struct
 from yarl import URL
 
 from rushes.adapters.base import Adapter, Body, Failed, Keep, Request, Response, Sink, Twin
-from rushes.adapters.bodies import Read, data_uri, encode
+from rushes.adapters.bodies import Embedded, Read, data_uri, encode
 from rushes.adapters.capabilities import Mint, Token
 from rushes.adapters.guard import BadUrl, Guard, HostPort, InsideAddress, check_url, host_port, parsed
 from rushes.faults import Code, Fault, RushesError, bad
@@ -44,6 +44,7 @@ MAX_DATA_URI_BYTES: Final = 10 * 2**20
 FETCH_S: Final = 60.0
 FETCH_BYTES_PER_S: Final = 350_000
 BLOCK_BYTES: Final = 256 * 1024
+AROUND_BYTES: Final = 2**20  # what may stand around a file in an answer
 LARGE_BYTES: Final = 2**20  # above it aiohttp wants a stream, and warns of bytes
 ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # RFC 3986, 3.1
 STRONG_S: Final = 60.0  # a file is not written twice under one Last-Modified that is this much older than its answer
@@ -143,7 +144,7 @@ class Http:
         self._base_urls, self._credentials, self._read = base_urls, credentials, read
         self._inner = {name: twin for name, twin in inner.items() if name not in base_urls}
         self._clock, self._limits, self._parts = clock, limits, parts
-        self._tokens: dict[str, Token] = {}
+        self._tokens: dict[tuple[str, str], Token] = {}  # by provider and credential
         self._minting = asyncio.Lock()
         self._explicit = frozenset(_explicit(name, url) for name, url in base_urls.items())
         guard = Guard(self._explicit)
@@ -178,7 +179,7 @@ class Http:
         secret = await self._secret(adapter, target) if url.origin() in homes else {}
         reply = await self._exchange(adapter, request, url, homes, secret)
         if reply.status == 401:
-            self._tokens.pop(target.credential, None)  # made anew for the next call
+            self._tokens.pop((adapter.name, target.credential), None)  # made anew for the next call
         return reply
 
     async def _exchange(
@@ -199,14 +200,17 @@ class Http:
         )
         async with self._answer(call) as reply:
             headers = {name.lower(): value for name, value in reply.headers.items()}
-            async with aclosing(_pieces(reply, self._meter(call.who, self._limits.answer_bytes))) as pieces:
+            most = request.answer_bytes or self._limits.answer_bytes
+            async with aclosing(_pieces(reply, self._meter(call.who, most))) as pieces:
                 body, path = await self._held(pieces)
             return Response(status=reply.status, body=body, headers=headers, path=path, passing=bool(path))
 
     async def keep(self, adapter: Adapter, target: Target, ask: Keep, sink: Sink) -> AssetRef:
         """Stream a result into the sink. Raises Failed, and what the sink raises as it is: that is our own trouble."""
+        if ask.request is not None:
+            return await self._keep_embedded(adapter, target, ask, ask.request, sink)
         if twin := self._inner.get(adapter.name):
-            request = Request(method="GET", url=ask.url)
+            request = Request(method="GET", url=ask.url, headers=ask.headers)
             return await _from_twin(
                 adapter.name, await asyncio.to_thread(twin.handle, request, self._clock.now()), sink
             )
@@ -218,6 +222,7 @@ class Http:
         call = _Call(
             who=adapter.name,
             url=url,
+            headers=ask.headers,
             secret=await self._secret(adapter, target) if ask.with_credential and url.origin() in homes else {},
             homes=homes,
             timeout=self._timeout(self._limits.result_s, self._limits.idle_s),
@@ -226,6 +231,8 @@ class Http:
         deadline = asyncio.get_running_loop().time() + self._limits.result_s
         async with AsyncExitStack() as stack:
             reply = await stack.enter_async_context(self._answer(call))
+            if reply.status == 401:
+                self._tokens.pop((adapter.name, target.credential), None)
             if reply.status == 401 and not call.secret and call.is_home(reply.url):  # some say so, and some do not
                 call = msgspec.structs.replace(call, secret=await self._secret(adapter, target))
                 reply = await stack.enter_async_context(self._answer(call))
@@ -234,6 +241,24 @@ class Http:
             meter = self._meter(call.who, ask.max_bytes, self._limits.slowest_bytes_per_s)
             async with aclosing(self._resumed(call, reply, meter, deadline)) as pieces:
                 return await sink(pieces, media_type=reply.content_type, size_bytes=size_bytes)
+
+    async def _keep_embedded(
+        self, adapter: Adapter, target: Target, ask: Keep, request: Request, sink: Sink
+    ) -> AssetRef:
+        """A result that stands in an answer. The answer is a file where it is long, and is decoded from there."""
+        most = ask.max_bytes // 3 * 4 + AROUND_BYTES
+        request = msgspec.structs.replace(request, answer_bytes=most, timeout_s=self._limits.result_s)
+        reply = await self.send(adapter, target, request)
+        try:
+            _expect_result(adapter.name, reply.status)
+            found = await asyncio.to_thread(Embedded, reply, ask.place)
+            if found.size_bytes > ask.max_bytes:
+                raise _too_large(adapter.name, ask.max_bytes)
+            async with aclosing(_in_turn(found.pieces())) as pieces:
+                return await sink(pieces, media_type=ask.media_type, size_bytes=found.size_bytes)
+        finally:
+            if reply.passing:
+                Path(reply.path).unlink(missing_ok=True)
 
     async def fetch(self, url: str, max_bytes: int) -> AsyncGenerator[bytes, None]:
         """The bytes behind a caller's https or data: address, piece by piece. Raises Failed with a sentence about them.
@@ -298,7 +323,7 @@ class Http:
         """What is said in the place of a key, made anew before it ends. Raises Failed: nothing was sent then."""
         async with self._minting:
             now = self._clock.now()
-            token = self._tokens.get(credential)
+            token = self._tokens.get((adapter.name, credential))
             if token is None or token.until < now + TOKEN_MARGIN_S:
                 parts = dict(zip(credential.split("+"), value.split(PART), strict=True))
                 flow = mint(parts, now)
@@ -307,7 +332,7 @@ class Http:
                     while True:
                         ask = flow.send(await self._exchange(adapter, ask, _checked(ask.url), frozenset(), {}))
                 except StopIteration as done:
-                    token = self._tokens[credential] = done.value
+                    token = self._tokens[adapter.name, credential] = done.value
                 except Failed as failed:
                     raise Failed(failed.fault) from None  # certain: the call itself was never made
                 finally:
@@ -356,6 +381,7 @@ class Http:
                 url,
                 data=io.BytesIO(call.data) if call.data and len(call.data) > LARGE_BYTES else call.data,
                 headers=call.headers_to(url),
+                skip_auto_headers=("Content-Type",),  # or a POST without a body is said to be bytes
                 timeout=call.timeout,
                 allow_redirects=False,
                 auto_decompress=not call.as_it_is,
@@ -599,6 +625,11 @@ async def _from_twin(who: str, reply: Response, sink: Sink) -> AssetRef:
     size_bytes = (await asyncio.to_thread(Path(reply.path).stat)).st_size if reply.path else len(reply.body)
     async with aclosing(_blocks(reply)) as blocks:
         return await sink(blocks, media_type=media_type, size_bytes=size_bytes)
+
+
+async def _in_turn(pieces: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
+    while piece := await asyncio.to_thread(next, pieces, b""):
+        yield piece
 
 
 async def _blocks(reply: Response) -> AsyncGenerator[bytes, None]:

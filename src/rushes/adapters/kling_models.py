@@ -6,33 +6,47 @@ the same models, and None where there is none. Defaults are Kling's own where it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from msgspec.structs import replace
 
-from rushes.adapters.capabilities import BOOLEAN, STRING, Media, Model, Only, Option, Price, Rate
+from rushes.adapters.capabilities import BOOLEAN, STRING, Media, Model, Only, Option, Price, Rate, seconds
 from rushes.video import JSON, REFERENCES, Config, Role
 
 LINES: Final = ("720p", "1080p", "2160p")
-LONG, SHORT = tuple(float(seconds) for seconds in range(3, 16)), (5.0, 10.0)
+LONG, SHORT = seconds(3, 15), (5.0, 10.0)
 FRAMES: Final[dict[Role, int]] = {"first_frame": 1, "last_frame": 1}
 SEVEN: Final[dict[Role, int]] = dict.fromkeys(sorted(REFERENCES), 7)
 FOUR: Final[dict[Role, int]] = dict.fromkeys(SEVEN, 4)
 IMAGE: Final = Media(types=("image/jpeg", "image/png"), max_bytes=50_000_000)
-CLIP: Final = Media(types=("video/mp4", "video/quicktime"), most=1, max_bytes=200_000_000, least_s=3.0, most_s=15.5)
+CLIP: Final = Media(  # which goes by its address at Kling
+    types=("video/mp4", "video/quicktime"), most=1, max_bytes=200_000_000, own="kling", least_s=3.0, most_s=15.5
+)
 MARK: Final = {"watermark": BOOLEAN}
 SHOTS: Final = {"multi_shot": BOOLEAN}
 ELEMENTS: Final = dict.fromkeys(("element_1", "element_2", "element_3"), STRING)
 VOICES: Final = dict.fromkeys(("voice_1", "voice_2"), STRING)
 OF_CLIP: Final = {"audio": Option("string", ("original", "off"))}
 TURNED: Final = {"character_orientation": Option("string", ("video", "image"))}
-SETTINGS: Final = SHOTS | OF_CLIP | TURNED  # options that are settings there, under the same names
-SHAPE: Final = {"resolution": "resolution", "duration_seconds": "duration", "aspect_ratio": "aspect_ratio"}
-WIRE: Final = {**SHAPE, "generate_audio": "audio", "first_frame": "first_frame", "last_frame": "last_frame"}
+SETTINGS: Final = {name: f"settings.{name}" for name in SHOTS | TURNED | OF_CLIP}
+PLACES: Final = {**SETTINGS, "watermark": "options.watermark_info.enabled"}
+WIRE: Final = {
+    "resolution": "settings.resolution",
+    "duration_seconds": "settings.duration",
+    "aspect_ratio": "settings.aspect_ratio",
+    "generate_audio": "settings.audio",
+    **PLACES,
+    "first_frame": "first_frame",
+    "last_frame": "last_frame",
+}
+WORDS: Final[Mapping[str, Mapping[Any, str]]] = {
+    "resolution": {"2160p": "4k"},
+    "generate_audio": {True: "native", False: "off"},
+}
 OMNI: Final = WIRE | dict.fromkeys(sorted(REFERENCES), "refer_image")
 REMADE: Final = OMNI | {"source": "base_video", "reference_video": "feature_video"}
-ACTED: Final = {"resolution": "resolution", "character": "image", "performance": "video"}
+ACTED: Final = {"resolution": "settings.resolution", **PLACES, "character": "image", "performance": "video"}
 
 
 def _price(silent: Sequence[int], sound: Sequence[int] = ()) -> Price:
@@ -98,6 +112,7 @@ TURBO: Final = Model(
     max_prompt_chars=3072,
     draws_seed=False,
     wire=WIRE,
+    words=WORDS,
     price=replace(_price((112_000, 140_000)), source="0.8 or 1 unit of 0.14 USD, in copies", as_of="2026-11-21"),
 )
 FULL: Final = replace(

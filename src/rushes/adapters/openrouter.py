@@ -1,7 +1,8 @@
 """OpenRouter: one wire over many makers' video models.
 
-Nothing of ours can be looked up or sent twice under one key, so a lost answer stays in doubt (class E). The paid call
-is held open for seconds, with blank lines under a 202, until the maker has answered: an error may come below it.
+Nothing of ours can be looked up or sent twice under one key, so a lost answer stays in doubt (class E), unless there is
+an address to call back (D): they say under it how each job has ended, and nothing before. The paid call is held open
+for seconds, with blank lines under a 202, until the maker has answered: an error may come below it.
 """
 
 from __future__ import annotations
@@ -13,16 +14,15 @@ from typing import Any, Final
 from msgspec import Struct
 
 from rushes.adapters import base
-from rushes.adapters.base import Adapter, Flow, Inline, Output, Request, Response, call, handle_of, plain, reply_json
-from rushes.adapters.capabilities import Auth, Capabilities, Model, PollSchedule, Terms
+from rushes.adapters.base import Adapter, Flow, Inline, Output, Request, Response, handle_of, plain
+from rushes.adapters.capabilities import Auth, Capabilities, Model, PollSchedule, Terms, Webhook
 from rushes.adapters.catalogue import row_of
-from rushes.adapters.openrouter_models import BOTH, MAKERS, MODELS, RETIRED, WIRE
-from rushes.faults import Code, Fault, bad
-from rushes.units import AssetRef, Billed, Handle, Money
-from rushes.video import Input, Target, VideoSpec
+from rushes.adapters.openrouter_models import BOTH, MODELS, RETIRED, WIRE, maker_of
+from rushes.faults import Code, Fault
+from rushes.units import Billed, Handle, Money
+from rushes.video import Target, VideoSpec
 
 OWN: Final = frozenset(WIRE.values())
-LINES: Final = {"1440p": "2K", "2160p": "4K"}  # ours → theirs, where they differ
 HELD_S: Final = 180.0  # the paid call, blank lines included
 ID: Final = re.compile(r"[A-Za-z0-9][\w.:-]{0,127}", re.ASCII)  # two forms were seen, so any is taken
 MODERATED: Final = re.compile(r"safety|moderat|policy|sensitive|flagged", re.IGNORECASE)
@@ -39,13 +39,20 @@ class _Problem(Struct):
     error: _Error
 
 
-class _Created(Struct):
-    id: str = ""  # all that a paid answer must hold: nothing else in it can make it unreadable
-
-
 class _Usage(Struct):
     cost: Decimal | None = None  # US dollars
     is_byok: bool = False  # the maker was paid with the caller's own key: `cost` is OpenRouter's fee alone
+
+    def money(self) -> Money | None:
+        """What it cost."""
+        if self.cost is None or not self.cost.is_finite():
+            return None
+        source = "openrouter's usage.cost" + (", its fee alone" if self.is_byok else "")
+        return Money(round(self.cost * 1_000_000), source=source, units=float(self.cost), unit="usd")
+
+    def billed(self) -> Billed:
+        """Nothing of what has failed is free unless they say so; the maker's own bill to a caller is not seen."""
+        return "yes" if self.cost else "unknown" if self.cost is None or self.is_byok else "no"
 
 
 class _Video(Struct):
@@ -55,6 +62,10 @@ class _Video(Struct):
     urls: list[str] | None = None  # ask for none
     error: str | _Error | None = None
     usage: _Usage | None = None
+
+
+class _Event(Struct):
+    data: base.State
 
 
 class OpenRouter(Adapter):
@@ -69,6 +80,8 @@ class OpenRouter(Adapter):
         auth=Auth(env=("OPENROUTER_API_KEY",)),
         # They advise to ask every 10 to 30 s. A video is gone when its maker's own address is, after hours.
         terms=Terms(doubt="E", poll=PollSchedule(min_s=10.0), total_s=1800.0),
+        webhook=Webhook(env="OPENROUTER_WEBHOOK_SECRET", scheme="openrouter"),
+        keyed_results=True,
         docs_url="https://openrouter.ai/docs/guides/overview/multimodal/video-generation",
     )
 
@@ -80,35 +93,38 @@ class OpenRouter(Adapter):
     def submit(self, spec: VideoSpec, target: Target, prepared: base.Prepared, key: str) -> Flow[Handle]:  # noqa: ARG002
         """Order a video. The status of the answer says little: an id means yes, an error without one what it says."""
         body = _body(spec, row_of(self, target.model, spec))
-        reply = yield from call(Request(method="POST", url="/videos", body=body, spends=True, timeout_s=HELD_S))
-        created = reply_json(self, reply, _Created)
-        if not created.id and self.fault(reply):
-            raise base.refused(self, reply)
-        return handle_of(self, created.id, ID, {"model": target.model})
+        if base.CALLBACK in prepared:
+            body["callback_url"] = prepared[base.CALLBACK]
+        request = Request(method="POST", url="/videos", body=body, spends=True, timeout_s=HELD_S)
+        return (yield from base.start(self, request, ID, {"model": target.model}))
 
     def status(self, handle: Handle, target: Target) -> Flow[base.Outcome]:  # noqa: ARG002
         """They tell no progress, and often stay with `pending` until the end."""
         path = f"/videos/{handle_of(self, handle.id, ID).id}"
-        reply = yield from call(Request(method="GET", url=path))
-        if reply.status == 404 and self.fault(reply):
+        video = yield from base.look(self, path, _Video)
+        if video is None:
             return base.Vanished()
-        video = reply_json(self, reply, _Video)
-        billed = _billed(video.usage)
+        usage = video.usage or _Usage()
         match video.status:
-            case "completed":
-                return _done(video, path)
-            case "failed" | "dead":
-                return base.Broken(_failure(video.error), billed)
+            case "completed":  # where they name no address, the usual one is tried
+                found = video.unsigned_urls or video.urls or [f"{path.lstrip('/')}/content?index=0"]
+                told = {"generation_id": video.generation_id} if video.generation_id else {}
+                return base.Done(tuple(map(Output, found)), cost=usage.money(), metadata=told)
+            case "failed" | "dead":  # makers say in free text why
+                text = (video.error.message if isinstance(video.error, _Error) else video.error) or ""
+                code: Code = "moderated" if MODERATED.search(text) else "generation_failed"
+                return base.Broken(Fault(code, f"openrouter: {plain(text)}"), usage.billed())
             case "cancelled":  # by them: we cannot ask for it
-                return base.Stopped(billed)
+                return base.Stopped(usage.billed())
             case "expired":
-                return base.Broken(Fault("asset_expired", "openrouter: it took too long, or is gone."), billed)
+                return base.Broken(Fault("asset_expired", "openrouter: it took too long, or is gone."), usage.billed())
             case word:
                 return base.Unfinished(stage=word)
 
-    def download(self, output: Output, handle: Handle, target: Target) -> Flow[AssetRef]:  # noqa: ARG002
-        """Their own host asks for the key; to any other one it does not go along."""
-        return (yield from base.keep(base.Keep(url=output.url, with_credential=True)))
+    def callback(self, body: bytes, target: Target) -> base.Told | None:
+        """They call when a job has ended."""
+        event = base.read_json(body, _Event)
+        return event.data.told(ID, ("pending", "in_progress"), {"model": target.model}) if event else None
 
     def fault(self, reply: Response) -> Fault | None:
         """One envelope for all errors; below a good status the code inside it counts."""
@@ -133,66 +149,15 @@ class OpenRouter(Adapter):
 
 def _body(spec: VideoSpec, row: Model) -> dict[str, Any]:
     """What was not wished for is not said. Options, and fields that only the maker knows, are passed on to it."""
-    told = base.said(spec, row) | spec.provider_options
-    passed = {name: told.pop(name) for name in [*told] if name not in OWN}
-    body: dict[str, Any] = {"model": row.id, **told}
-    if (lines := body.get("resolution")) in LINES:
-        body["resolution"] = LINES[lines]
-    for number, given in enumerate(spec.inputs):
-        if given.role == "source":
-            body[WIRE[given.role]] = _previous(given, f"inputs[{number}]", row)
+    passed = base.said(spec, row) | spec.provider_options
+    body: dict[str, Any] = {"model": row.id, **{name: passed.pop(name) for name in [*passed] if name in OWN}}
+    for given in spec.inputs:
+        if given.made:
+            body[WIRE[given.role]] = given.made.handle.id
         else:
             place = {"frame_type": given.role} if given.role in BOTH else {}
             image = {"type": "image_url", "image_url": {"url": Inline(given.asset)}, **place}
             body.setdefault(WIRE[given.role], []).append(image)
     if passed:
-        body["provider"] = {"options": {_maker(row, next(iter(passed))): {"parameters": passed}}}
+        body["provider"] = {"options": {maker_of(row, next(iter(passed))): {"parameters": passed}}}
     return body
-
-
-def _previous(given: Input, field: str, row: Model) -> str:
-    """The job that is gone on with. Raises BadRequest where it is none of theirs, or of another model."""
-    made = given.made
-    if made is None or made.provider != "openrouter":
-        detail = f"openrouter takes no clip but one that it made: give {field} as the job that made it ('job')."
-        raise bad(field, detail, "unsupported_feature")
-    if (model := made.handle.extra.get("model", row.id)) != row.id:
-        raise bad(field, f"{field} was made by {model}, and no other model can go on with it: use that one.")
-    return made.handle.id
-
-
-def _maker(row: Model, name: str) -> str:
-    """The name that options go to the maker under. Raises BadRequest: under a wrong one they are dropped in silence."""
-    house = row.id.partition("/")[0]
-    if house not in MAKERS:
-        field = next((ours for ours, theirs in row.wire.items() if theirs == name), f"provider_options.{name}")
-        detail = f"Nobody here knows under which name openrouter passes {field!r} on to {house}: leave it out."
-        raise bad(field, detail, "unsupported_feature")
-    return MAKERS[house]
-
-
-def _done(video: _Video, path: str) -> base.Outcome:
-    """The content address that they name, or a signed one; where they name none, the usual one is tried."""
-    found = video.unsigned_urls or video.urls or [f"{path.lstrip('/')}/content?index=0"]
-    told = {"generation_id": video.generation_id} if video.generation_id else {}
-    return base.Done(tuple(map(Output, found)), cost=_cost(video.usage), metadata=told)
-
-
-def _cost(usage: _Usage | None) -> Money | None:
-    if usage is None or usage.cost is None or not usage.cost.is_finite():
-        return None
-    source = "openrouter's usage.cost" + (", its fee alone" if usage.is_byok else "")
-    return Money(round(usage.cost * 1_000_000), source=source, units=float(usage.cost), unit="usd")
-
-
-def _billed(usage: _Usage | None) -> Billed:
-    """Nothing of what has failed is free unless they say so; the maker's own bill for a caller's key is not seen."""
-    if usage is None or usage.cost is None:
-        return "unknown"
-    return "yes" if usage.cost else "unknown" if usage.is_byok else "no"
-
-
-def _failure(error: str | _Error | None) -> Fault:
-    """Makers say in free text why they failed."""
-    text = (error.message if isinstance(error, _Error) else error) or ""
-    return Fault("moderated" if MODERATED.search(text) else "generation_failed", f"openrouter: {plain(text)}")

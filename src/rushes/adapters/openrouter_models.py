@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Final
+from typing import Any, Final
 
 from msgspec.structs import replace
 
 from rushes.adapters.capabilities import Media, Model, Option, Price, Rate, Retirement
+from rushes.faults import bad
 from rushes.video import JSON, Config, Role
 
 WIRE: Final = {
@@ -34,11 +35,13 @@ WIRE: Final = {
     "composition": "input_references",
     "source": "previous_job_id",
 }
+WORDS: Final[Mapping[str, Mapping[Any, str]]] = {"resolution": {"1440p": "2K", "2160p": "4K"}}
 MAKERS: Final = {"google": "google-vertex", "alibaba": "alibaba"}  # whose models → who they are in a request's options
 REFERENCES: Final[tuple[Role, ...]] = ("character", "style", "composition")
 FIRST: Final[tuple[Role, ...]] = ("first_frame",)
 BOTH: Final[tuple[Role, ...]] = ("first_frame", "last_frame")
 IMAGES: Final = Media(types=("image/png", "image/jpeg", "image/webp"), max_bytes=18 * 2**20)  # two fit into a request
+OWN: Final = Media(types=("video/mp4",), own="openrouter", own_model=True)  # which goes by its job's name
 
 
 def _price(dearest_usd: float, *rates: tuple[float, Mapping[str, JSON]], image_usd: float = 0.0) -> Price:
@@ -85,6 +88,7 @@ def _model(
         ),
         draws_seed="seed" in known,
         wire=WIRE | dict(passed or {}),
+        words=WORDS,
         price=price,
     )
 
@@ -97,7 +101,7 @@ def _guided(model: Model, most: int) -> Model:
 
 def _going_on(model: Model, *operations: str, price: Price | None = None) -> Model:
     """After a job that the same model has done, and in its shape."""
-    alone = replace(model, operations=operations, roles={"source": 1}, media={}, price=price)
+    alone = replace(model, operations=operations, roles={"source": 1}, media={"video": OWN}, price=price)
     return replace(alone, aspect_ratios=(), sizes={})
 
 
@@ -188,3 +192,13 @@ MODELS: Final = (
     *(FLUX, _going_on(FLUX, "extend", price=_price(0.53, (0.41, HD)))),
 )
 RETIRED: Final = {"openai/sora-2-pro": Retirement("2026-09-24")}  # the day that its maker had announced
+
+
+def maker_of(row: Model, name: str) -> str:
+    """The name that options go to the maker under. Raises BadRequest: under a wrong one they are dropped in silence."""
+    house = row.id.partition("/")[0]
+    if house not in MAKERS:
+        field = next((ours for ours, theirs in row.wire.items() if theirs == name), f"provider_options.{name}")
+        detail = f"Nobody here knows under which name openrouter passes {field!r} on to {house}: leave it out."
+        raise bad(field, detail, "unsupported_feature")
+    return MAKERS[house]

@@ -12,7 +12,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from rushes.adapters.capabilities import BOOLEAN, Media, Model, Only, Option
+from rushes.adapters.capabilities import BOOLEAN, Media, Model, Only, Option, seconds
 from rushes.video import Config, Role
 
 IMAGES: Final = Media(types=("image/png", "image/jpeg", "image/webp"))
@@ -31,10 +31,6 @@ BORROWED: Final = SHAPE | {
 }
 
 
-def _seconds(first: int, last: int) -> tuple[float, ...]:
-    return tuple(float(seconds) for seconds in range(first, last + 1))
-
-
 def _pictures(most: int) -> dict[Role, int]:
     return {"character": most, "style": most, "composition": most}
 
@@ -43,7 +39,7 @@ P_VIDEO: Final = Model(
     id="prunaai/p-video",
     operations=("text-to-video",),
     aliases=("p-video",),
-    durations_s=_seconds(1, 20),
+    durations_s=seconds(1, 20),
     aspect_ratios=("16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "1:1"),
     resolutions=("720p", "1080p"),
     frame_rates=(24.0, 48.0),
@@ -60,7 +56,7 @@ SEEDANCE: Final = Model(
     id="bytedance/seedance-2.0",
     operations=("text-to-video", "image-to-video"),
     aliases=("seedance-2.0", "seedance-2"),
-    durations_s=_seconds(4, 15),  # the schema admits less, down to -1 for any; the maker does not (B)
+    durations_s=seconds(4, 15),  # the schema admits less, down to -1 for any; the maker does not (B)
     aspect_ratios=("16:9", "9:16", "1:1", "4:3", "3:4", "21:9"),
     resolutions=("480p", "720p"),
     roles=ENDS,
@@ -112,7 +108,7 @@ MODELS: Final = (
         id="wan-video/wan-2.7-r2v",
         operations=("multi-image", "video-to-video"),
         aliases=("wan-2.7-r2v",),
-        durations_s=_seconds(2, 10),
+        durations_s=seconds(2, 10),
         aspect_ratios=("16:9", "9:16", "1:1", "4:3", "3:4"),
         resolutions=("720p", "1080p"),
         roles={**_pictures(5), "reference_video": 5},

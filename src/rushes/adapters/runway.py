@@ -14,7 +14,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from rushes.adapters import base
-from rushes.adapters.base import Adapter, Failed, Flow, Inline, Output, Part, Request, Response, call, plain, reply_json
+from rushes.adapters.base import Adapter, Failed, Flow, Inline, Part, Request, Response, ask, call, plain
 from rushes.adapters.capabilities import Auth, Capabilities, Model, PollSchedule, Terms
 from rushes.adapters.catalogue import row_of
 from rushes.adapters.fit import size_of
@@ -43,10 +43,6 @@ OURS: Final = {  # theirs → ours, where an error names a field
     for model in MODELS
     for ours, theirs in model.wire.items()
 }
-
-
-class _Created(Struct):
-    id: str  # all that a paid answer must hold: nothing else in it can make it unreadable
 
 
 class _Cost(Struct):
@@ -98,18 +94,16 @@ class Runway(Adapter):
         """Files that are too large to travel in the request together are uploaded; they stay there for a day."""
         addresses: base.Prepared = {}
         if sum(given.asset.size_bytes for given in spec.inputs) > INLINE_BYTES:
-            for sha256, asset in {given.asset.sha256: given.asset for given in spec.inputs}.items():
+            for sha256, asset in base.files(spec).items():
                 addresses[sha256] = yield from self._upload(asset)
         return addresses
 
     def _upload(self, asset: AssetRef) -> Flow[str]:
         """A place for the file, then the file itself, as a form whose last part it must be."""
-        name = f"{asset.sha256[:16]}.{NAME_ENDS[asset.media_type]}"
-        body = {"filename": name, "type": "ephemeral"}
-        reply = yield from call(Request(method="POST", url="/v1/uploads", body=body, headers=VERSION))
-        place = reply_json(self, reply, _Upload)
-        form = [Part(field, value) for field, value in place.fields.items()]
-        form.append(Part("file", Inline(asset, "bytes"), name, asset.media_type))
+        file = base.file_part("file", asset, NAME_ENDS[asset.media_type])
+        body = {"filename": file.filename, "type": "ephemeral"}
+        place = yield from ask(self, Request(method="POST", url="/v1/uploads", body=body, headers=VERSION), _Upload)
+        form = [*(Part(field, value) for field, value in place.fields.items()), file]
         reply = yield from call(Request(method="POST", url=place.uploadUrl, body=form, timeout_s=300.0))
         if not 200 <= reply.status < 300:  # another host, which knows no key of ours: a 403 is not about it
             detail = f"runway's store for files answered {reply.status}."
@@ -120,24 +114,21 @@ class Runway(Adapter):
         """Create a task; the answer comes at once, long before the clip."""
         url = f"/v1/{ENDPOINTS[OPERATIONS[type(spec.operation)]]}"
         body = _body(spec, row_of(self, target.model, spec), prepared)
-        reply = yield from call(Request(method="POST", url=url, body=body, headers=VERSION, spends=True))
-        return base.handle_of(self, reply_json(self, reply, _Created).id, ID)
+        request = Request(method="POST", url=url, body=body, headers=VERSION, spends=True)
+        return (yield from base.start(self, request, ID))
 
     def status(self, handle: Handle, target: Target) -> Flow[base.Outcome]:  # noqa: ARG002
         """Every look at a finished task brings fresh addresses. A deleted task is not there any more."""
-        reply = yield from call(Request(method="GET", url=self._path(handle), headers=VERSION))
-        return base.Vanished() if self._is_gone(reply) else _outcome(reply_json(self, reply, _Task))
+        task = yield from base.look(self, self._path(handle), _Task, VERSION)
+        return _outcome(task) if task else base.Vanished()
 
     def cancel(self, handle: Handle, target: Target) -> Flow[base.CancelAnswer]:  # noqa: ARG002
         """Delete the task, its clip included. Deleted before is as good."""
         reply = yield from call(Request(method="DELETE", url=self._path(handle), headers=VERSION))
-        if not (200 <= reply.status < 300 or self._is_gone(reply)):
+        is_gone = reply.status == 404 and self.fault(reply) is not None  # a gateway's page proves nothing
+        if not (200 <= reply.status < 300 or is_gone):
             raise base.refused(self, reply)
         return "accepted"
-
-    def _is_gone(self, reply: Response) -> bool:
-        """Whether Runway says so itself: a page of something between us proves nothing."""
-        return reply.status == 404 and self.fault(reply) is not None
 
     def _path(self, handle: Handle) -> str:
         return f"/v1/tasks/{base.handle_of(self, handle.id, ID).id}"
@@ -147,10 +138,9 @@ class Runway(Adapter):
         if (problem := base.read(reply, _Error)) is None:
             return None
         issues = [(".".join(str(step) for step in issue.path), issue) for issue in problem.issues or []]
-        detail = plain(" ".join([problem.error, *(f"{where}: {issue.message}" for where, issue in issues)]))
+        detail = " ".join([problem.error, *(f"{where}: {issue.message}" for where, issue in issues)])
         field = OURS.get(issues[0][0].partition(".")[0], "") if issues else ""
-        transient = reply.status == 429 or reply.status >= 500
-        return Fault(base.code_of(reply.status), f"runway: {detail}", field=field, retryable=transient)
+        return base.problem(self, reply, detail, field=field)
 
 
 def _body(spec: VideoSpec, model: Model, prepared: base.Prepared) -> dict[str, Any]:
@@ -191,17 +181,14 @@ def _item(field: str, given: Input, uri: str | Inline) -> object:
 def _outcome(task: _Task) -> base.Outcome:
     billed: Billed = "unknown" if task.cost is None else "yes" if task.cost.credits > 0 else "no"
     match task.status:
-        case "SUCCEEDED" if task.output:
-            return base.Done(tuple(Output(url) for url in task.output), cost=_money(task.cost))
         case "SUCCEEDED":
-            return base.Broken(Fault("bad_answer", "runway finished without the address of a file."), billed)
+            return base.finished("runway", task.output, cost=_money(task.cost), billed=billed)
         case "FAILED":
             return base.Broken(_failure(task), billed)
         case "CANCELLED":
             return base.Stopped(billed)
         case word:  # PENDING; THROTTLED, which waits for a place; RUNNING, which alone has progress
-            percent = None if task.progress is None else max(0, min(99, round(task.progress * 100)))
-            return base.Unfinished(percent, stage=word)
+            return base.Unfinished(base.percent(task.progress and task.progress * 100), stage=word)
 
 
 def _money(cost: _Cost | None) -> Money | None:

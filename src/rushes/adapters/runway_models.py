@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from rushes.adapters.capabilities import BOOLEAN, Media, Model, Option, Price, Rate, Retirement
+from rushes.adapters.capabilities import BOOLEAN, Media, Model, Option, Price, Rate, Retirement, seconds
 from rushes.video import REFERENCES, Config, Kind, Role
 
 CREDIT_MICRO_USD: Final = 10_000
@@ -69,10 +69,6 @@ ENDS: Final[Mapping[Role, int]] = {"first_frame": 1, "last_frame": 1}
 MODERATION: Final = {"publicFigureThreshold": Option("string", ("auto", "low"))}
 
 
-def _seconds(first: int, last: int) -> tuple[float, ...]:
-    return tuple(float(seconds) for seconds in range(first, last + 1))
-
-
 def _per_second(credits: int, silent: int = 0) -> Price:
     rates = (Rate({"generate_audio": False}, silent * CREDIT_MICRO_USD),) if silent else ()
     source = f"Runway's API reference: at most {credits} credits a second, 0.01 USD each"
@@ -107,7 +103,7 @@ GEN4: Final = Model(
     id="gen4.5",
     operations=("text-to-video",),
     aliases=("gen-4.5", "gen45"),
-    durations_s=_seconds(2, 10),
+    durations_s=seconds(2, 10),
     aspect_ratios=("16:9", "9:16"),
     resolutions=("720p",),
     sizes=GEN4_SIZES,
@@ -173,7 +169,7 @@ SEEDANCE: Final = replace(
     VEO,
     id="seedance2",
     aliases=("seedance-2", "seedance-2.0"),
-    durations_s=_seconds(4, 15),
+    durations_s=seconds(4, 15),
     aspect_ratios=RATIOS,
     resolutions=("480p", "720p", "1080p", "2160p"),
     fields=frozenset({"generate_audio"}),
@@ -186,7 +182,7 @@ SEEDANCE_5: Final = replace(
     SMALL,
     id="seedance2_5",
     aliases=("seedance-2.5",),
-    durations_s=_seconds(4, 30),
+    durations_s=seconds(4, 30),
     sizes=SIZES | {("480p", "16:9"): "854x480", ("480p", "9:16"): "480x854"},
     max_prompt_chars=15_000,
 )
@@ -204,7 +200,7 @@ OMNI: Final = replace(
     id="gemini_omni_flash",
     aliases=("gemini-omni-flash",),
     operations=("text-to-video", "image-to-video"),
-    durations_s=_seconds(3, 10),
+    durations_s=seconds(3, 10),
     roles={"first_frame": 1},
     fields=frozenset(),
     options={},
@@ -227,7 +223,7 @@ HAILUO: Final = replace(
     OMNI,
     id="hailuo3",
     aliases=("hailuo-3",),
-    durations_s=_seconds(5, 15),
+    durations_s=seconds(5, 15),
     aspect_ratios=RATIOS,
     resolutions=("768p", "1440p"),
     sizes={},
@@ -241,7 +237,7 @@ HORSE: Final = replace(
     id="happyhorse_1_0",
     operations=("text-to-video",),
     aliases=("happyhorse-1.0", "happyhorse"),
-    durations_s=_seconds(3, 15),
+    durations_s=seconds(3, 15),
     aspect_ratios=RATIOS[1:],
     resolutions=("720p", "1080p"),
     sizes=HORSE_SIZES,

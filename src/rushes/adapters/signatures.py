@@ -1,7 +1,9 @@
-"""Whether a callback was sent by whoever holds the secret: the scheme of Standard Webhooks, as Kling and Replicate do.
+"""Whether a callback was sent by whoever holds the secret.
+
+`Verifier` knows the scheme of Standard Webhooks, as Kling and Replicate have it, `CommaVerifier` that of OpenRouter.
 
 Signed are the very bytes that came, so verify before anything is parsed. Nothing here knows the time or remembers what
-it saw: a delivery may come again under the same `id`, and whoever acts on it must know that id.
+it saw: a delivery may come again, and whoever acts on it must be able to hear it twice.
 """
 
 from __future__ import annotations
@@ -12,17 +14,19 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
-from rushes.faults import bad
+from rushes.faults import BadRequest, bad
 
 WINDOW_S: Final = 300.0  # both ways, as Kling and Replicate advise
 SHORTEST_KEY_BYTES: Final = 16
 PREFIX: Final = "whsec_"
 ID: Final = re.compile(r"[!-~]{1,256}")
 SECONDS: Final = re.compile(r"[0-9]{1,12}")
+
+COMMA_HEADER: Final = "x-openrouter-signature"
 
 Reason = Literal["header_missing", "header_repeated", "bad_id", "bad_time", "too_old", "too_new", "wrong_signature"]
 """Why a delivery is refused: a word for logs, never for the sender."""
@@ -31,7 +35,7 @@ Reason = Literal["header_missing", "header_repeated", "bad_id", "bad_time", "too
 class Signed(Struct, frozen=True):
     """The body is the sender's."""
 
-    id: str  # the same for every delivery of one message
+    id: str  # the same for every delivery of one message; empty where none is signed
     at: float  # seconds since 1970, by the sender's clock
 
 
@@ -44,8 +48,16 @@ class Unsigned(Struct, frozen=True):
 Verdict: TypeAlias = Signed | Unsigned
 
 
+class Verifies(Protocol):
+    """Knows one provider's scheme and secrets."""
+
+    def verify(self, headers: Mapping[str, str], body: bytes, now: float) -> Verdict:
+        """What came, with the time that it came at. Never raises, whatever the headers hold."""
+        ...
+
+
 class Verifier:
-    """Holds the secrets that are valid now: several while one replaces another."""
+    """Standard Webhooks. Holds the secrets that are valid now: several while one replaces another."""
 
     def __init__(self, secrets: Sequence[str], *, window_s: float = WINDOW_S) -> None:
         """`secrets`: whole, as the provider shows them (`whsec_…`).
@@ -53,7 +65,7 @@ class Verifier:
         `window_s`: how old, or how far ahead of our clock, a delivery may be. Raises BadRequest.
         """
         if not secrets:
-            raise bad("webhook_secret", "There is no webhook secret: without one nothing can be verified.")
+            raise _no_secret()
         self._keys = [_key(secret) for secret in secrets]
         self._window_s = window_s
 
@@ -69,8 +81,8 @@ class Verifier:
             return Unsigned("bad_id")
         if not SECONDS.fullmatch(seconds):
             return Unsigned("bad_time")
-        if abs(now - int(seconds)) > self._window_s:
-            return Unsigned("too_old" if now > int(seconds) else "too_new")
+        if (untimely := _untimely(seconds, now, self._window_s)) is not None:
+            return untimely
         if not self._any_is_ours(signatures.split(), f"{id_}.{seconds}.".encode() + body):
             return Unsigned("wrong_signature")
         return Signed(id_, float(seconds))
@@ -81,6 +93,44 @@ class Verifier:
         theirs = [signature.encode(errors="replace") for signature in signatures]
         matches = [hmac.compare_digest(one, other) for one in ours for other in theirs]
         return any(matches)
+
+
+class CommaVerifier:
+    """OpenRouter's scheme: one header `t=SECONDS,v1=HEX`, and signed are the seconds, a comma and the body."""
+
+    def __init__(self, secrets: Sequence[str], *, window_s: float = WINDOW_S) -> None:
+        """`secrets`: as they are shown there, any text. The rest as in Verifier. Raises BadRequest."""
+        self._keys = [secret.strip().encode() for secret in secrets]
+        if not self._keys or not all(self._keys):
+            raise _no_secret()
+        self._window_s = window_s
+
+    def verify(self, headers: Mapping[str, str], body: bytes, now: float) -> Verdict:
+        """What came, with the time that it came at. Never raises, whatever the headers hold."""
+        found = _values(headers, COMMA_HEADER)
+        if len(found) != 1:
+            return Unsigned("header_repeated" if found else "header_missing")
+        parts = [part.strip().partition("=") for part in found[0].split(",")]
+        times = [value for name, _, value in parts if name == "t"]
+        if len(times) != 1 or not SECONDS.fullmatch(times[0]):
+            return Unsigned("bad_time")
+        if (untimely := _untimely(times[0], now, self._window_s)) is not None:
+            return untimely
+        signed = f"{times[0]},".encode() + body
+        ours = [hmac.digest(key, signed, hashlib.sha256).hex().encode() for key in self._keys]
+        theirs = [value.encode(errors="replace") for name, _, value in parts if name == "v1"]
+        matches = [hmac.compare_digest(one, other) for one in ours for other in theirs]
+        return Signed("", float(times[0])) if any(matches) else Unsigned("wrong_signature")
+
+
+def _untimely(seconds: str, now: float, window_s: float) -> Unsigned | None:
+    if abs(now - int(seconds)) <= window_s:
+        return None
+    return Unsigned("too_old" if now > int(seconds) else "too_new")
+
+
+def _no_secret() -> BadRequest:
+    return bad("webhook_secret", "There is no webhook secret: without one nothing can be verified.")
 
 
 def _values(headers: Mapping[str, str], name: str) -> list[str]:

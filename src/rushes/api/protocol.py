@@ -3,14 +3,17 @@
 What others sent is read strictly: an unknown field is an error that names it. What we send may grow: readers ignore
 the fields and frames that they do not know.
 
-A conversation over the socket (subprotocol `rushes.v1.json`, one JSON object a message):
+A conversation over the socket (subprotocol `rushes.v1.json`, one JSON object a message), as docs/websocket.md tells it:
 
-    client  hello{}                                      within five seconds
+    client  hello{token?}                                within five seconds
     server  welcome{epoch, position, heartbeat_s}
-    client  subscribe{id: "a", job?, from?}              `from` is exclusive; without it: from now on
-    server  subscribed{id: "a", recovered, snapshot, position}
+    client  subscribe{id: "a", job?, jobs?, status?, provider?, from?}    `from` is exclusive; without it: from now on
+    server  subscribed{id: "a", recovered, snapshot, snapshots, partial, position}
     server  events{sub: "a", upto, items: [{position, job_id, version, type, at, data}, …]}   again and again
-    server  caught_up{sub: "a", position}                whenever the end of the log was reached
+    server  caught_up{sub: "a", position}                when the end of the log was reached
+    client  command{id: "b", name, args?, idempotency_key?}
+    server  result{id: "b", name, job, replayed}         or error{id: "b", code, message, billed, …}
+    server  heartbeat{position}                          every heartbeat_s
 
 A client that remembers `epoch` and the last `upto` (or `caught_up` position) subscribes again from there after any
 break, and misses nothing and sees nothing twice. A history that cannot be continued is answered by `resync`, and the
@@ -18,7 +21,7 @@ subscription is not made: subscribe again from "start" or "now".
 
 An event whose stored bytes are damaged comes as `error{id: "a", code: "unreadable", message}` in its place, once each
 time the log is read past it, and what is behind it follows. A job that the server cannot read (one of its events is
-damaged, or a newer release wrote it) is subscribed to like any other: `snapshot` is null, an `error` right behind
+damaged, or a newer release wrote it) is subscribed to like any other: its snapshot is missing, an `error` right behind
 `subscribed` says why, and its events follow, also those that only a newer release understands.
 """
 
@@ -29,15 +32,16 @@ from enum import IntEnum
 from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from rushes.api.statuses import TABLE
 from rushes.faults import BadRequest, Code, Fault, RushesError
 from rushes.units import Billed
-from rushes.video import JobView, fault_of
+from rushes.video import BatchedRequest, JobView, Status, fault_of
 
 SUBPROTOCOL: Final = "rushes.v1.json"
-MAX_FRAME_BYTES: Final = 64 * 1024  # inbound
-MAX_SUBSCRIPTIONS: Final = 20  # a socket
+MAX_JOBS: Final = 100  # in one subscription's list
+MAX_SNAPSHOTS: Final = 200  # at the beginning of a subscription
 
 
 class Close(IntEnum):
@@ -46,12 +50,14 @@ class Close(IntEnum):
     STOPPING = 1001
     BROKEN = 1011
     BAD_MESSAGE = 4400  # not a JSON object, before hello
-    UNAUTHORISED = 4401  # kept for keys; without keys any token is ignored
-    FORBIDDEN = 4403  # kept for keys; a foreign Origin is refused before there is a socket
+    UNAUTHORISED = 4401  # the token is unknown, or was revoked while the socket was open
+    FORBIDDEN = (
+        4403  # kept: a foreign Origin is refused before there is a socket, and a missing scope is an error frame
+    )
     NO_HELLO = 4408
     DUPLICATE_ID = 4409
     TOO_SLOW = 4413  # it did not take what it was sent; it may come again with its last position
-    TOO_MANY = 4429
+    TOO_MANY = 4429  # sockets of a tenant, subscriptions of a socket, or messages a second
 
 
 # ── what clients send ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -79,11 +85,15 @@ class Hello(FromClient, frozen=True, kw_only=True, tag="hello"):
 
 
 class Subscribe(FromClient, frozen=True, kw_only=True, tag="subscribe"):
-    """Follow one job, or all."""
+    """Follow one job, some, or all. All that is given must hold of a job: before an event, or after it."""
 
     id: Id  # the client's own name for it
     job: str | None = None
+    jobs: Annotated[tuple[str, ...], Meta(min_length=1, max_length=MAX_JOBS)] | None = None
+    status: Status | None = None
+    provider: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
     start: Cursor | Literal["now", "start"] = field(default="now", name="from")
+    snapshots: Annotated[int, Meta(ge=0, le=MAX_SNAPSHOTS)] = 0  # of the jobs that changed last, where none is named
 
 
 class Unsubscribe(FromClient, frozen=True, kw_only=True, tag="unsubscribe"):
@@ -96,11 +106,26 @@ class Ping(FromClient, frozen=True, kw_only=True, tag="ping"):
     """Are you there? For clients that cannot send the protocol's own pings."""
 
 
-ClientFrame: TypeAlias = Hello | Subscribe | Unsubscribe | Ping
+CommandName: TypeAlias = Literal["generate", "show", "poll", "cancel", "collect"]
+
+
+class Command(FromClient, frozen=True, kw_only=True, tag="command"):
+    """Do what the HTTP route of that name does. It is carried out even if the socket breaks."""
+
+    id: Id  # the answer carries it
+    name: CommandName
+    args: msgspec.Raw = field(
+        default_factory=lambda: msgspec.Raw(b"{}")
+    )  # by name: VideoRequest, JobArgs, CancelArgs, CollectArgs
+    idempotency_key: str | None = None  # of generate alone
+
+
+ClientFrame: TypeAlias = Hello | Subscribe | Unsubscribe | Command | Ping
 FRAMES: Final[dict[str, type[FromClient]]] = {
     "hello": Hello,
     "subscribe": Subscribe,
     "unsubscribe": Unsubscribe,
+    "command": Command,
     "ping": Ping,
 }
 _KNOWN: Final = f"the frames are {', '.join(FRAMES)}"
@@ -157,12 +182,16 @@ class Subscribed(FromServer, frozen=True, kw_only=True, tag="subscribed"):
 
     For one job `snapshot` shows it, unless it cannot be read. Without `from` it shows the job exactly as it was at
     `position`. With an older `from` it is newer than that: events up to `snapshot.version` are contained in it already.
+    For several jobs `snapshots` shows them, in the order of the list, or those that changed last first. Every snapshot
+    is at least as new as `position`, unless `from` is newer: events up to its `version` are contained in it.
     """
 
     id: str
     recovered: bool  # it continues where `from` said
     snapshot: JobView | None
     position: int
+    snapshots: Sequence[JobView] = ()
+    partial: bool = False  # more jobs belong to it than are shown, or may: GET /v1/jobs lists them
 
 
 class Events(FromServer, frozen=True, kw_only=True, tag="events"):
@@ -174,7 +203,11 @@ class Events(FromServer, frozen=True, kw_only=True, tag="events"):
 
 
 class CaughtUp(FromServer, frozen=True, kw_only=True, tag="caught_up"):
-    """Nothing lies between `position` and the end of the log."""
+    """All that belongs to the subscription up to `position` was sent, and the log ended there.
+
+    It comes once behind the history, again whenever the reader was more than a batch behind and reached the end, and
+    with a heartbeat where the log grew without anything for this subscription. It is a cursor like `upto`.
+    """
 
     sub: str
     position: int
@@ -191,18 +224,48 @@ class Pong(FromServer, frozen=True, kw_only=True, tag="pong"):
     """The answer to ping."""
 
 
-class Error(FromServer, frozen=True, kw_only=True, tag="error"):
+class Heartbeat(FromServer, frozen=True, kw_only=True, tag="heartbeat"):
+    """The server is there, and its log ends at `position`. That is no cursor: see `caught_up`."""
+
+    position: int
+
+
+class Result(FromServer, frozen=True, kw_only=True, tag="result"):
+    """A command was carried out: the job as it is now."""
+
+    id: str
+    name: CommandName
+    job: JobView
+    replayed: bool = False  # the idempotency key had begun it before
+
+
+class ProblemError(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One thing that is wrong with a request."""
+
+    field: str
+    code: Code
+    detail: str
+
+
+class Error(FromServer, frozen=True, omit_defaults=True, kw_only=True, tag="error"):
     """A frame could not be followed, or an event of a subscription cannot be told. The socket stays open.
 
-    `id` is the frame's or the subscription's; empty where a frame gave none.
+    `id` is the frame's or the subscription's; empty where a frame gave none. The rest means what it means in a Problem;
+    `message` is its `detail`.
     """
 
     id: str
     code: Code
     message: str
+    retryable: bool
+    billed: Billed
+    field: str = ""
+    errors: tuple[ProblemError, ...] = ()
+    job_id: str = ""
+    idempotency_key: str = ""
 
 
-ServerFrame: TypeAlias = Welcome | Subscribed | Events | CaughtUp | Resync | Pong | Error
+ServerFrame: TypeAlias = Welcome | Subscribed | Events | CaughtUp | Heartbeat | Resync | Result | Pong | Error
 
 
 # ── bodies and queries ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -210,6 +273,12 @@ ServerFrame: TypeAlias = Welcome | Subscribed | Events | CaughtUp | Resync | Pon
 
 class Strict(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A body or a query; this one has no field."""
+
+
+class BatchBody(Strict, frozen=True, kw_only=True):
+    """What is begun together, or not at all."""
+
+    requests: Annotated[tuple[BatchedRequest, ...], Meta(min_length=1, max_length=100)]
 
 
 class CancelBody(Strict, frozen=True, kw_only=True):
@@ -224,6 +293,24 @@ class CollectBody(Strict, frozen=True, kw_only=True):
     handle: str | None = None
 
 
+class JobArgs(Strict, frozen=True, kw_only=True):
+    """Which job a command over the socket is about."""
+
+    job: str
+
+
+class CancelArgs(CancelBody, frozen=True, kw_only=True):
+    """The same, with what its HTTP route takes as a body."""
+
+    job: str
+
+
+class CollectArgs(CollectBody, frozen=True, kw_only=True):
+    """The same, with what its HTTP route takes as a body."""
+
+    job: str
+
+
 class ResubmitBody(Strict, frozen=True, kw_only=True):
     """`accept_cost`: the job may be paid twice."""
 
@@ -233,7 +320,7 @@ class ResubmitBody(Strict, frozen=True, kw_only=True):
 class EventsQuery(Strict, frozen=True, kw_only=True):
     """A job's events with versions above `after`."""
 
-    after: Annotated[int, Meta(ge=0)] = 0
+    after: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
 
 
 class ContentQuery(Strict, frozen=True, kw_only=True):
@@ -261,42 +348,16 @@ class JobsListing(Listing, frozen=True, kw_only=True):
 
 
 class Health(Struct, frozen=True, kw_only=True):
-    """The server is there, and its log ends here."""
+    """The server is there, and its log ends here; a caller without a key is told the first alone."""
 
     status: Literal["ok"] = "ok"
-    epoch: str
-    position: int
+    epoch: str | UnsetType = UNSET
+    position: int | UnsetType = UNSET
 
 
 # ── errors ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-STATUS: Final[dict[Code, int]] = {
-    "invalid_input": 400,
-    "unsupported_feature": 422,
-    "model_unknown": 422,
-    "model_retired": 422,
-    "authentication_failed": 424,  # the provider's key, not ours
-    "quota_exceeded": 429,
-    "rate_limited": 429,
-    "provider_unavailable": 503,
-    "not_sent": 503,
-    "no_answer": 504,
-    "bad_answer": 502,
-    "not_found": 404,
-    "conflict": 409,
-    "command_rejected": 409,
-    "moderated": 422,
-    "generation_failed": 502,
-    "asset_expired": 410,
-    "cancelled": 409,
-    "timed_out": 504,
-    "storage_failed": 507,
-    "folder_in_use": 503,
-    "extra_missing": 501,
-    "unavailable": 503,
-    "unreadable": 409,  # no bug of ours: the job's stored state is in the way
-    "internal_error": 500,
-}
+STATUS: Final[dict[Code, int]] = {code: told.native for code, told in TABLE.items()}
 RETRYABLE: Final = frozenset[Code]({"rate_limited", "provider_unavailable", "not_sent", "unavailable"})
 
 
@@ -315,14 +376,6 @@ class Refused(RushesError):
     ) -> None:
         super().__init__(detail, job_id=job_id, billed=billed)
         self.status, self.code, self.retryable = status, code, retryable
-
-
-class ProblemError(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One thing that is wrong with a request."""
-
-    field: str
-    code: Code
-    detail: str
 
 
 class Problem(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -364,3 +417,19 @@ def problem_of(error: RushesError) -> Problem:
 def _problem_errors(error: RushesError) -> list[ProblemError]:
     faults = error.faults if isinstance(error, BadRequest) else ()
     return [ProblemError(field=fault.field, code=fault.code, detail=fault.detail) for fault in faults]
+
+
+def error_frame(error: RushesError, id: str) -> Error:
+    """An error as callers over the socket see it: the same, without a status."""
+    problem = problem_of(error)
+    return Error(
+        id=id,
+        code=problem.code,
+        message=problem.detail,
+        retryable=problem.retryable,
+        billed=problem.billed,
+        field=problem.field,
+        errors=problem.errors,
+        job_id=problem.job_id,
+        idempotency_key=problem.idempotency_key,
+    )

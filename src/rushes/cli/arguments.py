@@ -11,7 +11,9 @@ from typing import Final, Literal, NoReturn, get_args
 import msgspec
 from msgspec import Struct
 
+from rushes.api.auth import SCOPES, USUAL, Scope
 from rushes.faults import bad
+from rushes.units import DEFAULT_TENANT
 from rushes.video import KINDS, OPERATIONS, Emulation, Status
 
 
@@ -70,6 +72,9 @@ class Asked(Struct, frozen=True, kw_only=True):
     narration: str | None = None
     input: list[str] = []
     operation: str | None = None
+    scene: str | None = None
+    say: str | None = None
+    voice: str | None = None
     emulate: list[Emulation] = []
     idempotency_key: str = ""
     no_wait: bool = False
@@ -92,6 +97,13 @@ class Asked(Struct, frozen=True, kw_only=True):
     file: str | None = None
     fix: bool = False
     accept_loss: bool = False
+    ask: bool = False
+    files: list[str] = []
+    action: Literal["create", "list", "revoke"] = "list"
+    name: str = ""
+    scope: list[Scope] = []
+    tenant: str = DEFAULT_TENANT
+    key: str = ""
 
 
 class Parser(argparse.ArgumentParser):
@@ -126,6 +138,7 @@ def parser() -> Parser:
         return made
 
     _generate(verb("generate", "make a video, and wait for it"))
+    _request(verb("estimate", "what a video would cost at the most, without making it"))
     _serve(verb("serve", "own the data folder and answer over HTTP and WebSocket"))
     _job(verb("watch", "follow a job to its end; runs it on if nobody does"))
     _list(verb("list", "the newest jobs"))
@@ -137,8 +150,10 @@ def parser() -> Parser:
     _job(verb("give-up", "end a parked job"))
     _retry(verb("retry", "begin a new job with the request of one that has ended"))
     _providers(verb("providers", "who can make videos, and how that fares where the jobs are run"))
-    verb("doctor", "what works here, and what does not")
+    _doctor(verb("doctor", "what works here, what does not, and what to do about it"))
     _emulate(verb("emulate", "answer as providers do, on this machine, for nothing"))
+    _mcp(verb("mcp", "offer this to agents as tools, over the Model Context Protocol on stdin and stdout"))
+    _keys(verb("keys", "who may use the server: without keys anybody on this machine, and nobody else"))
     _verify(verb("verify", "look through the whole log, or a backup, and name what is wrong with it"))
     _backup(verb("backup", "copy the log, also while a server runs; takes are plain files, copy them yourself"))
     _restore(verb("restore", "put a backup of the log in its place; takes are plain files and no part of it"))
@@ -155,6 +170,12 @@ def _everywhere(parser: Parser, default: str | None) -> None:
 
 
 def _generate(verb: Parser) -> None:
+    _request(verb)
+    _key(verb)
+    _wait(verb)
+
+
+def _request(verb: Parser) -> None:
     verb.add_argument("prompt", metavar="PROMPT", nargs="?", default="", help="what the video should show")
     for name, metavar, kind, says in (
         ("--model", "NAME", str, "local, or provider/model"),
@@ -178,6 +199,9 @@ def _generate(verb: Parser) -> None:
         help=f"a file in another role, as often as needed; a job stands for its take: {', '.join(KINDS)}",
     )
     verb.add_argument("--operation", choices=tuple(OPERATIONS.values()), help="what the files alone do not say")
+    verb.add_argument("--scene", metavar="NAME", help="which effect, for --operation effect")
+    verb.add_argument("--say", metavar="TEXT", help="what is said, for --operation lip-sync, in the --voice")
+    verb.add_argument("--voice", metavar="NAME", help="whose voice says it, by the provider's own name")
     verb.add_argument(
         "--emulate",
         choices=get_args(Emulation),
@@ -193,8 +217,6 @@ def _generate(verb: Parser) -> None:
         default=0,
         help="send it anew up to N times, and maybe pay again, rather than wait for a person when an answer was lost",
     )
-    _key(verb)
-    _wait(verb)
 
 
 def _key(verb: Parser) -> None:
@@ -261,6 +283,20 @@ def _providers(verb: Parser) -> None:
     verb.add_argument("provider", metavar="NAME", nargs="?", help="all about this one: what its models take, prices")
 
 
+def _mcp(verb: Parser) -> None:
+    verb.add_argument(
+        "--files",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="a folder whose images, videos and sounds agents may send to providers, as often as needed",
+    )
+
+
+def _doctor(verb: Parser) -> None:
+    verb.add_argument("--ask", action="store_true", help="also ask the providers' servers: for an answer, and the time")
+
+
 def _serve(verb: Parser) -> None:
     _accept_loss(verb, "go on although the log lacks events that it had: jobs may be sent, and billed, again")
 
@@ -278,6 +314,29 @@ def _emulate(verb: Parser) -> None:
         default="real",
         help="how its time goes: 60 is a minute every second, 2026-11-21T10:00:00Z is when it begins",
     )
+
+
+def _keys(verb: Parser) -> None:
+    actions = verb.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def action(name: str, says: str) -> Parser:
+        made = actions.add_parser(name, help=says, description=f"{says[:1].upper()}{says[1:]}.", allow_abbrev=False)
+        _everywhere(made, default=argparse.SUPPRESS)
+        return made
+
+    create = action("create", "make a key, and print its secret: it is shown this once")
+    create.add_argument("name", metavar="NAME", help="whose it is, or what for")
+    create.add_argument(
+        "--scope",
+        choices=SCOPES,
+        action="append",
+        default=[],
+        help="what it allows, as often as needed: to look, to begin and steer jobs, to look after the server; "
+        f"without it {' and '.join(USUAL)}",
+    )
+    create.add_argument("--tenant", metavar="NAME", default=DEFAULT_TENANT, help="whose jobs it sees, and no other's")
+    action("list", "every key that was made, without its secret")
+    action("revoke", "end a key").add_argument("key", metavar="ID", help="which one, as `rushes keys list` shows it")
 
 
 def _verify(verb: Parser) -> None:

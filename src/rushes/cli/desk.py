@@ -19,7 +19,7 @@ async def reading(settings: Settings) -> AsyncGenerator[Desk]:
     """Ask the owner's server where there is one; else look into the folder, which changes nothing there."""
     owner = holder(settings.folder)
     if owner is not None and owner.url:
-        async with Client(owner.url) as client:
+        async with Client(owner.url, token=settings.token) as client:
             yield client
     else:
         async with open_readonly(settings) as studio:
@@ -35,7 +35,7 @@ async def owning(settings: Settings) -> AsyncGenerator[Desk]:
     """
     owner = holder(settings.folder)
     if owner is not None and owner.url:
-        async with Client(owner.url) as client:
+        async with Client(owner.url, token=settings.token) as client:
             yield client
     else:
         async with open_studio(settings=settings) as studio:

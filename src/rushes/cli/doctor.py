@@ -1,41 +1,43 @@
-"""`rushes doctor`: what works here, and what does not. It looks, and changes nothing."""
+"""`rushes doctor`: what works here, what does not, and what to do. It looks, and changes nothing."""
 
 from __future__ import annotations
 
 import os
 import platform
 import sqlite3
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
-
-from msgspec import Struct
+from urllib.parse import urlsplit
 
 from rushes import media
+from rushes.adapters.base import Adapter
+from rushes.api.app import WAYS_OUT, address
+from rushes.api.auth import is_loopback, stored
 from rushes.cli.arguments import Asked, Exit
+from rushes.cli.checks import Check, disk, providers_online, variables
 from rushes.cli.desk import reading
 from rushes.cli.screen import Screen, aligned, size
 from rushes.eventstore.base import StoreError
 from rushes.eventstore.lock import holder
 from rushes.eventstore.sqlite import SAFE_SQLITE, SqliteStore
-from rushes.faults import MEDIA_EXTRA, RushesError
-from rushes.main import Settings, credentials_of, installed_adapters
+from rushes.faults import MCP_EXTRA, MEDIA_EXTRA, AccessDenied, RushesError
+from rushes.main import Settings, base_urls_of, credentials_of, installed_adapters
 
 
-class Check(Struct, frozen=True):
-    """One thing that was looked at. A warning stops nothing."""
-
-    name: str
-    state: Literal["ok", "warning", "unusable"]
-    detail: str
-
-
-async def doctor(asked: Asked, settings: Settings, screen: Screen) -> Exit:  # noqa: ARG001
+async def doctor(asked: Asked, settings: Settings, screen: Screen) -> Exit:
     """Look at everything a job needs."""
-    checks = [_python(), _sqlite(), _folder(settings.folder), _owner(settings.folder)]
-    checks += [await _log(settings), await _history(settings.log_file), _flight(settings), _media(), *_adapters()]
+    adapters = installed_adapters()
+    checks = [_python(), _sqlite(), _folder(settings.folder), disk(settings.folder), _owner(settings.folder)]
+    checks += [_keys(settings), await _log(settings), await _history(settings.log_file), _flight(settings)]
+    checks += [*_extras(), *_adapters(adapters), *variables(adapters, os.environ)]
+    if asked.ask:
+        checks += await providers_online(_addresses(adapters))
     usable = all(check.state != "unusable" for check in checks)
     found = {"ok": usable, "checks": checks}
     screen.result(found, aligned([(check.state, check.name, check.detail) for check in checks]))
+    if not asked.ask:
+        screen.note("`rushes doctor --ask` also asks the providers' servers: for an answer, and for the time.")
     return Exit.OK if usable else Exit.TROUBLE
 
 
@@ -69,10 +71,24 @@ def _owner(folder: Path) -> Check:
     return Check("lock", "ok", f"process {owner.pid} owns the data folder{where}")
 
 
+def _keys(settings: Settings) -> Check:
+    try:
+        found, here_only = stored(settings.folder), is_loopback(address(settings.listen)[0])
+    except RushesError as error:
+        return Check("keys", "unusable", error.detail)
+    live = sum(key.revoked_at is None for key in found)
+    if not found and here_only:
+        return Check("keys", "ok", "none: the server answers anybody on this machine, and nobody else")
+    told = f"{live}, and {len(found) - live} that were revoked"
+    return Check("keys", "ok", told) if live else Check("keys", "warning", f"{told}: {WAYS_OUT}")
+
+
 async def _log(settings: Settings) -> Check:
     try:
         async with reading(settings) as desk:
             page = await desk.jobs(limit=1)
+    except AccessDenied as error:
+        return Check("log", "warning", f"its server was not asked: {error.detail}")
     except (RushesError, StoreError) as error:
         return Check("log", "unusable", str(error))
     return Check("log", "ok", "readable" if page.jobs else "no jobs yet")
@@ -101,15 +117,25 @@ def _flight(settings: Settings) -> Check:
     return Check("flight record", "ok", f"{size(size_bytes)} of at most {size(settings.flight_max_bytes)}")
 
 
-def _media() -> Check:
-    if media.available():
-        return Check("media extra", "ok", "installed")
-    return Check("media extra", "warning", f"missing. {MEDIA_EXTRA}")
+def _extras() -> list[Check]:
+    there = {MEDIA_EXTRA: media.available(), MCP_EXTRA: find_spec("mcp") is not None}
+    names = {MEDIA_EXTRA: "media extra", MCP_EXTRA: "mcp extra"}
+    return [
+        Check(names[extra], "ok", "installed") if found else Check(names[extra], "warning", f"missing. {extra}")
+        for extra, found in there.items()
+    ]
 
 
-def _adapters() -> list[Check]:
+def _addresses(adapters: Mapping[str, Adapter]) -> list[str]:
+    """Where the providers answer that have a key, each server once."""
+    found, explicit = credentials_of(adapters), base_urls_of(adapters, os.environ)
+    asked = [name for name, one in adapters.items() if (auth := one.capabilities.auth) and found.keys() & set(auth.env)]
+    urls = [urlsplit(explicit.get(name) or adapters[name].address()) for name in asked]
+    return list(dict.fromkeys(f"{url.scheme}://{url.netloc}" for url in urls if url.scheme.startswith("http")))
+
+
+def _adapters(adapters: Mapping[str, Adapter]) -> list[Check]:
     """Which providers can be asked. The names of keys are shown, never their values."""
-    adapters = installed_adapters()
     found = credentials_of(adapters)
     checks: list[Check] = []
     for name, adapter in adapters.items():

@@ -7,6 +7,8 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from rushes.adapters.base import Adapter
@@ -34,27 +36,38 @@ async def emulate(asked: Asked, settings: Settings, screen: Screen) -> Exit:  # 
     except (OSError, UnicodeError) as error:
         raise cannot_listen(host, port, error) from error
     try:
-        adapters = installed_adapters()
-        env = dict(exports(twins, adapters, server.url))
-        told = f"{', '.join(twin.name for twin in twins)} below {server.url}; Ctrl-C ends it"
-        lines = [f"export {name}={shlex.quote(value)}" for name, value in env.items()]
-        screen.result({"url": server.url, "env": env}, "\n".join([*lines, f"# {told}"]) if asked.print_env else told)
-        for name in sorted({twin.name for twin in twins} - set(adapters)):
-            screen.note(f"There is no adapter {name!r} here: no variable names its address.")
-        await stop.wait()
+        with TemporaryDirectory(prefix="rushes-") as folder:
+            adapters = installed_adapters()
+            env = dict(exports(twins, adapters, server.url, Path(folder)))
+            told = f"{', '.join(twin.name for twin in twins)} below {server.url}; Ctrl-C ends it"
+            lines = [f"export {name}={shlex.quote(value)}" for name, value in env.items()]
+            text = "\n".join([*lines, f"# {told}"]) if asked.print_env else told
+            screen.result({"url": server.url, "env": env}, text)
+            for name in sorted({twin.name for twin in twins} - set(adapters)):
+                screen.note(f"There is no adapter {name!r} here: no variable names its address.")
+            await stop.wait()
     finally:
         await server.close()
     return Exit.OK
 
 
-def exports(twins: Sequence[ProviderTwin], adapters: Mapping[str, Adapter], url: str) -> Iterator[tuple[str, str]]:
-    """The variables that point our adapters and the providers' SDKs at their twins, keys included."""
+def exports(
+    twins: Sequence[ProviderTwin], adapters: Mapping[str, Adapter], url: str, folder: Path
+) -> Iterator[tuple[str, str]]:
+    """The variables that point our adapters and the providers' SDKs at their twins, keys included.
+
+    Keys that are files go into the folder.
+    """
     for twin in twins:
         if adapter := adapters.get(twin.name):
             capabilities = adapter.capabilities
             yield capabilities.base_url_env, f"{url}/{twin.name}{twin.base_path}"
+            services, settings = capabilities.services.values(), capabilities.settings.values()
+            yield from ((service.env, f"{url}/{twin.name}") for service in services if service.env)
+            yield from ((one.env[0], KEY) for one in settings if one.needed and not one.default)
+            keys = twin.env(f"{url}/{twin.name}", folder)
             if capabilities.auth is not None:
-                yield capabilities.auth.env[0], KEY
+                yield from keys.items() or [(capabilities.auth.env[0], KEY)]
         for variable, path in twin.sdk_env.items():
             yield variable, f"{url}/{twin.name}{path}"
 

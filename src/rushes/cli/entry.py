@@ -15,6 +15,8 @@ from rushes.cli import upkeep, verbs
 from rushes.cli.arguments import Asked, Exit, parse
 from rushes.cli.doctor import doctor
 from rushes.cli.emulate import emulate
+from rushes.cli.keys import keys
+from rushes.cli.mcp import mcp
 from rushes.cli.screen import Complaint, Screen
 from rushes.eventstore.base import StoreError
 from rushes.faults import BadRequest, Code, RushesError
@@ -23,6 +25,7 @@ from rushes.units import Billed
 
 VERBS: Final[Mapping[str, Callable[[Asked, Settings, Screen], Awaitable[Exit]]]] = {
     "generate": verbs.generate,
+    "estimate": verbs.estimate,
     "serve": verbs.serve,
     "watch": verbs.watch,
     "list": verbs.list_jobs,
@@ -36,17 +39,22 @@ VERBS: Final[Mapping[str, Callable[[Asked, Settings, Screen], Awaitable[Exit]]]]
     "providers": verbs.providers,
     "doctor": doctor,
     "emulate": emulate,
+    "keys": keys,
+    "mcp": mcp,
     "verify": upkeep.verify,
     "backup": upkeep.backup,
     "restore": upkeep.restore,
 }
-SPENDING: Final = frozenset({"generate", "serve", "watch", "cancel", "collect", "resubmit", "give-up", "retry"})
+SPENDING: Final = frozenset({"generate", "serve", "mcp", "watch", "cancel", "collect", "resubmit", "give-up", "retry"})
 EXITS: Final[Mapping[Code, Exit]] = {
     "invalid_input": Exit.BAD_INPUT,
     "unsupported_feature": Exit.BAD_INPUT,
     "model_unknown": Exit.BAD_INPUT,
+    "model_retired": Exit.BAD_INPUT,
     "authentication_failed": Exit.BAD_INPUT,
     "extra_missing": Exit.BAD_INPUT,
+    "unauthorised": Exit.BAD_INPUT,
+    "forbidden": Exit.BAD_INPUT,
     "not_found": Exit.NOT_FOUND,
     "conflict": Exit.CONFLICT,
     "command_rejected": Exit.CONFLICT,
@@ -57,9 +65,13 @@ OPTIONS: Final[Mapping[str, str]] = {
     "prompt": "PROMPT",
     "file": "FILE",
     "names": "NAME",
+    "name": "NAME",
     "duration_seconds": "--duration",
     "generate_audio": "--audio",
     "inputs": "--input",
+    "operation.scene": "--scene",
+    "operation.text": "--say",
+    "operation.voice": "--voice",
     "Idempotency-Key": "--idempotency-key",
 }
 
@@ -86,7 +98,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str], screen: Screen) -> Exit:
     asked = parse(words)
     settings = load_settings({"data": asked.data, "listen": asked.listen})
-    set_up_logs(settings.log_level, serving=asked.verb == "serve")
+    set_up_logs(settings.log_level, settings.log_format, serving=asked.verb == "serve")
     if settings.log_level != "debug":
         logging.disable()  # what libraries have to say comes with tracebacks
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import statistics
 import time
 from collections.abc import Generator, Sequence
 from datetime import datetime
@@ -13,8 +14,8 @@ from typing import Final, TextIO
 import msgspec
 from msgspec import Struct
 
-from rushes.units import Billed
-from rushes.video import JobView, LimitsView, ModelView, ProviderView, TakeView
+from rushes.units import Billed, Money
+from rushes.video import EstimateView, JobView, LimitsView, ModelView, ProviderView, TakeView
 
 BAR_CELLS: Final = 24
 REDRAW_S: Final = 0.5
@@ -56,9 +57,9 @@ class Screen:
         sentence = f"rushes: {about}{detail}"
         self._write(self._err, msgspec.json.encode(complaint).decode() if self.as_json else plain(sentence))
 
-    def progress(self) -> Progress:
-        """A progress line on stderr."""
-        return Progress(self._err, silent=self.as_json)
+    def progress(self, usual_s: float | None = None) -> Progress:
+        """A progress line on stderr. `usual_s`: how long such jobs took before."""
+        return Progress(self._err, usual_s, silent=self.as_json)
 
     @staticmethod
     def _write(stream: TextIO, text: str) -> None:
@@ -69,8 +70,9 @@ class Screen:
 class Progress:
     """One line, rewritten in place on a terminal; elsewhere a new line whenever something changed."""
 
-    def __init__(self, stream: TextIO, *, silent: bool = False) -> None:
+    def __init__(self, stream: TextIO, usual_s: float | None = None, *, silent: bool = False) -> None:
         self._stream, self._silent, self._tty = stream, silent, stream.isatty()
+        self._usual_s = usual_s
         self._view: JobView | None = None
         self._shown: tuple[str, int | None] | None = None
 
@@ -83,7 +85,7 @@ class Progress:
             self._draw()
         elif self._shown != (shown := (view.phase, view.progress)):
             self._shown = shown
-            self._stream.write(f"{progress_line(view, time.time())}\n")
+            self._stream.write(f"{progress_line(view, time.time(), self._usual_s)}\n")
             self._stream.flush()
 
     @contextlib.contextmanager
@@ -107,7 +109,7 @@ class Progress:
 
     def _draw(self) -> None:
         if self._view is not None:
-            line = progress_line(self._view, time.time())[: shutil.get_terminal_size().columns - 1]
+            line = progress_line(self._view, time.time(), self._usual_s)[: shutil.get_terminal_size().columns - 1]
             self._stream.write(f"\r\x1b[K{line}")
             self._stream.flush()
 
@@ -117,16 +119,44 @@ def at_rest(view: JobView) -> bool:
     return view.ended or bool(view.attention)
 
 
-def progress_line(view: JobView, now: float) -> str:
-    """Phase, percent, elapsed, time left: what there is of it."""
-    elapsed = f"{clock(max(0.0, now - view.created_at.timestamp()))} elapsed"
+def progress_line(view: JobView, now: float, usual_s: float | None = None) -> str:
+    """Phase, percent, elapsed, time left, cost: what there is of it. `usual_s`: how long such jobs took before."""
+    elapsed_s = max(0.0, now - view.created_at.timestamp())
+    elapsed = f"{clock(elapsed_s)} elapsed"
     if view.note:
         return f"{view.phase:<10} {elapsed}: {plain(view.note)}"
-    if view.progress is None:
-        return f"{view.phase:<10} {' ' * (BAR_CELLS + 8)} {elapsed}"
-    done = "#" * (BAR_CELLS * view.progress // 100)
-    left = f", {clock(view.eta_seconds)} left" if view.eta_seconds and not view.ended else ""
-    return f"{view.phase:<10} [{done:.<{BAR_CELLS}}] {view.progress:>3} %  {elapsed}{left}"
+    bar = " " * (BAR_CELLS + 8)
+    if view.progress is not None:
+        done = "#" * (BAR_CELLS * view.progress // 100)
+        bar = f"[{done:.<{BAR_CELLS}}] {view.progress:>3} % "
+    parts = [elapsed, _left(view, elapsed_s, usual_s), cost(view)]
+    return f"{view.phase:<10} {bar} {', '.join(part for part in parts if part)}"
+
+
+def _left(view: JobView, elapsed_s: float, usual_s: float | None) -> str:
+    """By those before it; once it takes longer than they did, by its own percent."""
+    left_s = view.eta_seconds if view.progress else None
+    if usual_s is not None and usual_s > elapsed_s:
+        left_s = usual_s - elapsed_s
+    return f"{clock(left_s)} left" if left_s and not view.ended else ""
+
+
+def cost(view: JobView) -> str:
+    """What it cost; or, until that is known, may cost at the most. Empty where it is free or nobody knows."""
+    if view.cost is not None:
+        return usd(view.cost) if view.cost.micro_usd else ""
+    return f"at most {usd(view.estimate)}" if view.estimate and view.estimate.micro_usd and not view.ended else ""
+
+
+def usual_s(before: Sequence[JobView], like: JobView) -> float | None:
+    """How long such jobs took from their beginning to their takes, the middle one; None where fewer than three tell."""
+    took = [(view.updated_at - view.created_at).total_seconds() for view in before if _kind(view) == _kind(like)]
+    return statistics.median(took) if len(took) >= 3 else None
+
+
+def _kind(view: JobView) -> tuple[object, ...]:
+    """What jobs have in common that take about as long."""
+    return view.provider, view.model, view.operation, view.request.duration_seconds, view.request.resolution
 
 
 def clock(seconds: float) -> str:
@@ -293,14 +323,34 @@ def _lane_rows(view: ProviderView) -> list[tuple[str, ...]]:
     ]
 
 
-def model_name(view: JobView) -> str:
+def estimate_sheet(view: EstimateView) -> str:
+    """What it would cost, and what was decided for the caller."""
+    most = "" if view.sends == 1 else f"; it may be sent, and paid, {view.sends} times"
+    facts = {
+        "cost": f"at most {usd(view.cost)}{most}" if view.cost and view.cost.micro_usd else f"{view.price}{most}",
+        "price of": f"{view.cost.as_of}, {view.cost.source}" if view.cost and view.cost.as_of else "",
+        "model": model_name(view),
+        "operation": view.operation,
+        "seconds": "" if view.request.duration_seconds is None else f"{view.request.duration_seconds:g}",
+        "shape": view.request.aspect_ratio or "",
+        "lines": view.request.resolution or "",
+        "done another way": "; ".join(view.request.emulated),
+    }
+    return aligned([(name, fact) for name, fact in facts.items() if fact])
+
+
+def usd(money: Money) -> str:
+    """0.4 USD."""
+    return f"{money.micro_usd / 1e6:.4g} USD"
+
+
+def model_name(view: JobView | EstimateView) -> str:
     """As `--model` takes it."""
     return view.model if view.model == view.provider else f"{view.provider}/{view.model}"
 
 
 def job_sheet(view: JobView) -> str:
     """All about one job that is there to tell."""
-    cost = f"{view.cost.micro_usd / 1e6:.4g} USD" if view.cost and view.cost.micro_usd else ""
     facts = {
         "job": view.id,
         "retry of": view.parent,
@@ -315,7 +365,8 @@ def job_sheet(view: JobView) -> str:
         "waits": plain(view.note),
         "error": plain(view.error.detail) if view.error else "",
         "billed": view.billed,
-        "cost": cost,
+        "cost": cost(view),
+        **{name.replace("_", " "): plain(told) for name, told in view.metadata.items()},
     }
     takes = [row for take in view.takes for row in ((f"take {take.index}", take_line(take)), ("file", take.path))]
     return aligned([*((name, fact) for name, fact in facts.items() if fact), *takes])

@@ -8,8 +8,8 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -18,6 +18,8 @@ from msgspec import convert
 from msgspec.structs import replace
 
 from rushes.api import app
+from rushes.api.auth import Keys
+from rushes.api.stream import Limits
 from rushes.cli.arguments import Asked, Exit
 from rushes.cli.desk import Desk, owning, reading
 from rushes.cli.screen import (
@@ -25,18 +27,21 @@ from rushes.cli.screen import (
     Screen,
     aligned,
     at_rest,
+    estimate_sheet,
     instant,
     job_sheet,
     jobs_table,
     provider_sheet,
     providers_table,
     take_line,
+    usual_s,
 )
-from rushes.faults import BadRequest, Fault, bad
+from rushes.faults import BadRequest, Fault, Unavailable, bad
 from rushes.main import Settings, open_studio
-from rushes.video import KINDS, OPERATIONS, JobView, MediaInput, Role, VideoRequest
+from rushes.video import KINDS, OPERATIONS, Effect, JobView, LipSync, MediaInput, Operation, Role, VideoRequest
 
 CANCEL_WAIT_S: Final = 15.0
+BEFORE: Final = 50  # jobs of the same model that tell how long such ones take
 GOODBYE_S: Final = 1.0  # after the grace: for the last answers
 HARD_STOP_S: Final = 2.0  # after the grace: by then the files are closed, or the process is ended as it is
 BLOCK_BYTES: Final = 256 * 1024
@@ -51,11 +56,20 @@ async def generate(asked: Asked, settings: Settings, screen: Screen) -> Exit:
     output = _output(asked)
     async with owning(settings) as desk:
         flags, inputs = await _inputs(asked, desk)
-        try:
+        with _by_option(flags):
             view, repeated = await desk.submit(_request(asked, inputs), asked.idempotency_key)
-        except BadRequest as error:
-            raise BadRequest([_by_flag(fault, flags) for fault in error.faults], job_id=error.job_id) from error
         return await _wait(view, _begun(view, repeated), desk, asked, screen, output)
+
+
+async def estimate(asked: Asked, settings: Settings, screen: Screen) -> Exit:
+    """What a job would cost, without beginning it. Files go to the owner, because a price may follow what they hold."""
+    files = asked.image or asked.last_frame or asked.video or asked.narration or asked.input
+    async with owning(settings) if files else reading(settings) as desk:
+        flags, inputs = await _inputs(asked, desk)
+        with _by_option(flags):
+            view = await desk.estimate(_request(asked, inputs))
+    screen.result(view, estimate_sheet(view))
+    return Exit.OK
 
 
 async def retry(asked: Asked, settings: Settings, screen: Screen) -> Exit:
@@ -103,7 +117,7 @@ def _request(asked: Asked, inputs: tuple[MediaInput, ...]) -> VideoRequest:
     return VideoRequest(
         prompt=asked.prompt,
         model=asked.model,
-        operation=next((kind() for kind, name in OPERATIONS.items() if name == asked.operation), None),
+        operation=_operation(asked),
         inputs=inputs,
         negative_prompt=asked.negative_prompt,
         seed=asked.seed,
@@ -115,6 +129,19 @@ def _request(asked: Asked, inputs: tuple[MediaInput, ...]) -> VideoRequest:
         emulate=tuple(asked.emulate),
         at_least_once=asked.at_least_once,
     )
+
+
+def _operation(asked: Asked) -> Operation | None:
+    """What is asked for, with what only it has. Raises BadRequest where an option is of another operation."""
+    said = {"scene": ("effect", asked.scene), "say": ("lip-sync", asked.say), "voice": ("lip-sync", asked.voice)}
+    for option, (name, value) in said.items():
+        if value is not None and asked.operation != name:
+            raise bad(option, f"--{option} goes with --operation {name}: give that too, or leave it out.")
+    if asked.operation == "effect":
+        return Effect(asked.scene or "")
+    if asked.operation == "lip-sync":
+        return LipSync(asked.say or "", asked.voice or "")
+    return next((kind() for kind, name in OPERATIONS.items() if name == asked.operation), None)
 
 
 async def _inputs(asked: Asked, desk: Desk) -> tuple[list[str], tuple[MediaInput, ...]]:
@@ -141,6 +168,15 @@ async def _input(flag: str, role: str, what: str, desk: Desk) -> MediaInput:
     if what.startswith("job_"):
         return replace(made, job=what)
     return replace(made, upload=(await desk.upload(_sent(flag, what))).id)
+
+
+@contextmanager
+def _by_option(flags: Sequence[str]) -> Generator[None]:
+    """Faults inside name the options that gave the files."""
+    try:
+        yield
+    except BadRequest as error:
+        raise BadRequest([_by_flag(fault, flags) for fault in error.faults], job_id=error.job_id) from error
 
 
 def _by_flag(fault: Fault, flags: Sequence[str]) -> Fault:
@@ -180,7 +216,7 @@ async def watch(asked: Asked, settings: Settings, screen: Screen) -> Exit:
 
 async def _follow(view: JobView, desk: Desk, asked: Asked, screen: Screen) -> JobView:
     """Show the job until it is at rest; `watch --json` prints every change, one a line."""
-    progress = screen.progress()
+    progress = screen.progress(None if screen.as_json else await _usual_s(desk, view))
     try:
         with progress.ticking():
             async with aclosing(desk.updates(view.id)) as updates:
@@ -195,6 +231,15 @@ async def _follow(view: JobView, desk: Desk, asked: Asked, screen: Screen) -> Jo
         screen.note(f"Interrupted. The job stays; to go on: {_watch(view, asked)}")
         raise
     return view
+
+
+async def _usual_s(desk: Desk, view: JobView) -> float | None:
+    """How long such jobs took before."""
+    try:
+        page = await desk.jobs(status="succeeded", provider=view.provider, model=view.model, limit=BEFORE)
+    except Unavailable:  # the list is being made: the line is good without it
+        return None
+    return usual_s(page.jobs, view)
 
 
 def _finish(view: JobView, screen: Screen, output: Path | None = None) -> Exit:
@@ -349,16 +394,25 @@ async def serve(asked: Asked, settings: Settings, screen: Screen) -> Exit:
     """
     stop = stop_at_signals(settings.stop_grace_s + HARD_STOP_S)
     async with open_studio(settings=settings, accept_loss=asked.accept_loss) as studio:
-        server = await app.serve(studio, settings.listen, allowed_origins=settings.allowed_origins)
+        keys = Keys(settings.folder)
+        origins, limits = settings.allowed_origins, limits_of(settings)
+        server = await app.serve(studio, settings.listen, allowed_origins=origins, limits=limits, keys=keys)
         try:
             studio.announce(server.url)
             ready = {"url": server.url, "pid": os.getpid(), "data": str(settings.folder)}
             screen.result(ready, f"rushes answers at {server.url} (data folder {settings.folder}); Ctrl-C stops it")
+            if not keys.needed:
+                screen.note("There are no keys: anybody on this machine may use it, and nobody else can reach it.")
             await stop.wait()
         finally:
             studio.announce("")  # others are told that we hold the folder, not to ask a closed door
             await asyncio.gather(_close(server, settings.stop_grace_s), studio.stop(settings.stop_grace_s))
     return Exit.OK
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What a WebSocket or an event stream may do."""
+    return Limits(**{name: getattr(settings, f"ws_{name}") for name in Limits.__struct_fields__})
 
 
 async def _close(server: app.Server, grace_s: float) -> None:

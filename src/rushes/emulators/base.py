@@ -6,20 +6,26 @@ A twin keeps no time of its own: every request says what time it is, and what a 
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
+import hmac
 import re
+import struct
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.resources import files
-from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeVar
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
-from aiohttp import BodyPartReader, web
+from aiohttp import BodyPartReader, ClientError, ClientSession, ClientTimeout, web
 from msgspec import Struct
+from yarl import URL
 
 from rushes.adapters.base import Body, Part, Request, Response, Twin
 from rushes.emulators.faults import FailedJob, Flow, Moderated, NoAnswer, NotFound, Rule, StatusWord, TwinRule
@@ -27,6 +33,9 @@ from rushes.emulators.ledger import Charge, Ledger, Line, masked, symbolic
 
 MAX_BODY_BYTES: Final = 256 * 2**20
 STOP_S: Final = 0.5  # what still hangs is not waited for longer
+LOOK_S: Final = 0.05  # between two looks at what callbacks are due
+CALL_AGAIN_S: Final = (0.0, 1.0, 5.0)  # before each try of a callback
+CALL_S: Final = 10.0  # for whoever is called to answer in
 TRANSPORT: Final = frozenset(
     {"accept", "accept-encoding", "connection", "content-length", "host", "keep-alive", "transfer-encoding"}
 )
@@ -116,6 +125,22 @@ class Life(NamedTuple):
         return "running" if now >= self.begins_at else "waiting"
 
 
+class Delivery(Struct, frozen=True, kw_only=True):
+    """A callback that is due."""
+
+    url: str
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class Owed(NamedTuple):
+    """A callback that will be due. What it says is as true as it is then."""
+
+    at: float
+    url: str
+    says: Callable[[float], object]
+
+
 class ProviderTwin(ABC):
     """A whole service in one object. `ledger` says what came and what was charged.
 
@@ -126,6 +151,7 @@ class ProviderTwin(ABC):
     unit: ClassVar[str] = "USD"  # what it charges in
     can: ClassVar[frozenset[str]] = frozenset()  # the faults that it can do itself
     base_path: ClassVar[str] = ""  # what a base URL of it ends with, for our adapter and its own SDK alike
+    secret: str = ""  # that callbacks are signed with; empty: they are not
     sdk_env: ClassVar[Mapping[str, str]] = {}  # more variables of its SDKs, and what a base URL in each ends with
 
     def __init__(
@@ -138,6 +164,7 @@ class ProviderTwin(ABC):
         self._start_s, self._render_s = start_s, render_s
         self._drawn, self._looks = Counter[str](), Counter[str]()
         self._routes = tuple(self.routes())
+        self._owed: list[Owed] = []
 
     @abstractmethod
     def routes(self) -> Sequence[Route]:
@@ -154,6 +181,13 @@ class ProviderTwin(ABC):
     @abstractmethod
     def nowhere(self, asked: Asked, *, known: bool) -> Refused:
         """What is said where nothing is; `known`: it is there with another method."""
+
+    def env(self, url: str, folder: Path) -> Mapping[str, str]:  # noqa: ARG002
+        """Variables that hold a key which it will accept at `url`; files that they name go into the folder.
+
+        None where any word is a key.
+        """
+        return {}
 
     def refusal(self, refused: Refused) -> Response:
         """An error as it is answered."""
@@ -214,6 +248,37 @@ class ProviderTwin(ABC):
         )
         self.ledger.requests.append(line)
         return line
+
+    # ── Callbacks ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def call_back(self, url: object, at: float, says: Callable[[float], object]) -> None:
+        """Owe a callback, where an address was given."""
+        if isinstance(url, str) and url:
+            self._owed.append(Owed(at, url, says))
+
+    @property
+    def owes(self) -> bool:
+        """Whether there are callbacks that were not sent yet."""
+        return bool(self._owed)
+
+    def due(self, now: float) -> list[Delivery]:
+        """The callbacks to be sent now, each once; whoever has a socket sends them."""
+        owed = sorted((one for one in self._owed if one.at <= now), key=lambda one: one.at)
+        self._owed = [one for one in self._owed if one.at > now]
+        return [self._as_sent(one, now) for one in owed]
+
+    def _as_sent(self, owed: Owed, now: float) -> Delivery:
+        body = msgspec.json.encode(owed.says(owed.at))
+        headers = {"content-type": "application/json", **(self.signature(body, now) if self.secret else {})}
+        return Delivery(url=owed.url, body=body, headers=headers)
+
+    def signature(self, body: bytes, now: float) -> Mapping[str, str]:
+        """The headers that say who it is, by Standard Webhooks."""
+        id_, seconds = f"msg_{self.draw('callback').hex()[:24]}", f"{now:.0f}"
+        key = base64.b64decode(self.secret.removeprefix("whsec_"))
+        digest = hmac.digest(key, f"{id_}.{seconds}.".encode() + body, hashlib.sha256)
+        signed = f"v1,{base64.b64encode(digest).decode()}"
+        return {"webhook-id": id_, "webhook-timestamp": seconds, "webhook-signature": signed}
 
     # ── For its own answers ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -281,6 +346,20 @@ def fits(value: object, kind: type) -> bool:
     return isinstance(value, wider.get(kind, kind))
 
 
+def image_size(content: bytes) -> str:
+    """A PNG's or a JPEG's, as w×h with an x; empty where it cannot be read."""
+    if content.startswith(b"\x89PNG") and content[12:16] == b"IHDR":
+        return "{}x{}".format(*struct.unpack(">II", content[16:24]))
+    at = 2 if content.startswith(b"\xff\xd8") else len(content)
+    while len(content) >= at + 9:  # from one segment to the next, until the one that begins a frame
+        marker, length = content[at + 1], int.from_bytes(content[at + 2 : at + 4])
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", content[at + 5 : at + 9])
+            return f"{width}x{height}"
+        at += 2 + length
+    return ""
+
+
 def iso(at: float) -> str:
     """A time as 2026-11-21T10:00:00.000Z."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -309,13 +388,24 @@ async def serve_twin(
 
     async def answer(incoming: web.Request) -> web.StreamResponse:
         request = await _incoming(incoming)
+        asked.set()
         try:
             return _outgoing(twin.handle(request, now()))
         except NoAnswer as trouble:
             return await _badly(incoming, trouble)
 
+    asked = asyncio.Event()
+
+    async def calling(_: web.Application) -> AsyncIterator[None]:
+        task = asyncio.create_task(_call_back(twin, now, asked)) if isinstance(twin, CallsBack) else None
+        yield
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app.router.add_route("*", "/{path:.*}", answer)
+    app.cleanup_ctx.append(calling)
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=STOP_S)
     await runner.setup()
     try:
@@ -324,6 +414,44 @@ async def serve_twin(
         await runner.cleanup()
         raise
     return TwinServer(runner)
+
+
+@runtime_checkable
+class CallsBack(Protocol):
+    """A twin with callbacks to send."""
+
+    @property
+    def owes(self) -> bool:
+        """Whether there are any, now or later."""
+        ...
+
+    def due(self, now: float) -> list[Delivery]:
+        """Those to be sent now, each once."""
+        ...
+
+
+async def _call_back(twin: CallsBack, now: Callable[[], float], asked: asyncio.Event) -> None:
+    """Send what is due; one that is slow keeps no other waiting. Where nothing is owed no timer runs."""
+    timeout = ClientTimeout(total=CALL_S)
+    async with ClientSession(timeout=timeout) as session, asyncio.TaskGroup() as sending:
+        while await asked.wait():
+            asked.clear()
+            while twin.owes:
+                for delivery in twin.due(now()):
+                    sending.create_task(_deliver(session, delivery))
+                await asyncio.sleep(LOOK_S)
+
+
+async def _deliver(session: ClientSession, delivery: Delivery) -> None:
+    """A few tries, as real ones have them; then it is given up."""
+    for wait_s in CALL_AGAIN_S:
+        await asyncio.sleep(wait_s)
+        with suppress(ClientError, TimeoutError, ValueError):
+            url = URL(delivery.url, encoded=True)
+            sent = session.post(url, data=delivery.body, headers=delivery.headers, allow_redirects=False)
+            async with sent as reply:
+                if reply.ok:
+                    return
 
 
 async def _incoming(request: web.Request) -> Request:

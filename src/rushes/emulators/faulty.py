@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from rushes.adapters.base import Request, Response
-from rushes.emulators.base import Asked, ProviderTwin, as_json
+from rushes.emulators.base import Asked, Delivery, ProviderTwin, as_json
 from rushes.emulators.faults import (
     Cut,
     Drop,
@@ -65,6 +65,15 @@ class FaultyTwin:
             self.twin.note(asked, rule)
             raise NoAnswer("drop")
         return self._afterwards(rule, self.twin.handle(request, now, own))
+
+    @property
+    def owes(self) -> bool:
+        """Whether the twin behind it has callbacks to send."""
+        return self.twin.owes
+
+    def due(self, now: float) -> list[Delivery]:
+        """The callbacks of the twin behind it."""
+        return self.twin.due(now)
 
     def _due(self, asked: Asked) -> tuple[LineRule | None, tuple[TwinRule, ...]]:
         """The rules that strike this request: one of the wire's at most, and all of the twin's."""
@@ -153,6 +162,15 @@ class Emulator:
         if rest.startswith(f"{CONTROL}/"):
             return self._control(request, rest.removeprefix(f"{CONTROL}/"), {name: self.twins[name]})
         return self.twins[name].handle(request, now)
+
+    @property
+    def owes(self) -> bool:
+        """Whether any of them has callbacks to send."""
+        return any(faulty.owes for faulty in self.twins.values())
+
+    def due(self, now: float) -> list[Delivery]:
+        """The callbacks of all of them."""
+        return [delivery for faulty in self.twins.values() for delivery in faulty.due(now)]
 
     def _control(self, request: Request, what: str, twins: Mapping[str, FaultyTwin]) -> Response:
         match request.method, what:

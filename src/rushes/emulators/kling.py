@@ -28,6 +28,7 @@ from itertools import permutations
 from typing import ClassVar, Final, Literal, cast
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from rushes.adapters.base import Inline, Response
 from rushes.emulators import base
@@ -286,6 +287,8 @@ class KlingTwin(ProviderTwin):
             error=next((why for word, why in FATES.items() if word in words), ""),
         )
         self.tasks[task.id] = task
+        for at in self.life(now):
+            self.call_back(order.callback_url(), at, lambda at: self._view(task, replace(asked, now=at, struck=())))
         if not task.error:
             self.charge(task.id, now, float(task.units), int(task.units * USD_PER_UNIT * 10**6), path)
         return self._data(self._created(task))
@@ -399,6 +402,10 @@ class _Order:
         """Ours for the task, empty where none is given."""
         return str(self._options.get("external_task_id", ""))
 
+    def callback_url(self) -> object:
+        """Where every change of its status is told, None where nobody wants to know."""
+        return self._options.get("callback_url")
+
     def duration(self) -> int:
         """Seconds."""
         return cast("int", self._settings.get("duration", 5))
@@ -487,18 +494,19 @@ def _is_whole(content: Mapping[str, object]) -> bool:
         return False
     if needed != "url":
         return isinstance(content.get(needed), str) and bool(content.get("id"))
-    return _is_address(content.get("url")) if kind in CLIPS else _is_picture(content.get("url"))
+    return is_address(content.get("url")) if kind in CLIPS else is_picture(content.get("url"))
 
 
-def _is_address(url: object) -> bool:
+def is_address(url: object) -> bool:
+    """Whether it is one of the web."""
     return isinstance(url, str) and url.startswith(("https://", "http://"))
 
 
-def _is_picture(url: object) -> bool:
+def is_picture(url: object) -> bool:
     """An address, or the base64 of a file without a prefix; a reference where no socket is between us."""
     if isinstance(url, Inline):
         return url.form == "base64"
-    if not isinstance(url, str) or _is_address(url):
+    if not isinstance(url, str) or is_address(url):
         return isinstance(url, str)
     try:
         return bool(base64.b64decode(url, validate=True))

@@ -7,13 +7,15 @@
     GET  /stored/{id}.mp4?expires=…            the same by a signed address, where `signed_s` is set: no key asked
 
 Time is what the caller says it is: a job is pending for `pending_s`, in progress for `render_s` more, and its video is
-gone `kept_s` after that. It cannot be cancelled. Words in the prompt decide how it ends: see FATES, and "flagged",
-"refused" and "unsure" in `_create`. What the model or its maker does not know is dropped in silence: `dropped` names
-it. So are references beside frames, and those of a model that takes none.
+gone `kept_s` after that. A `callback_url` is called at the end. It cannot be cancelled. Words in the prompt decide how
+it ends: see FATES, and "flagged", "refused" and "unsure" in `_create`. What the model or its maker does not know is
+dropped in silence: `dropped` names it. So are references beside frames, and those of a model that takes none.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
 from base64 import b32encode
 from collections.abc import Mapping, Sequence
@@ -47,6 +49,7 @@ TYPES: Final[Mapping[str, type]] = {
     "frame_images": list,
     "input_references": list,
     "previous_job_id": str,
+    "callback_url": str,
     "provider": dict,
 }
 LINES: Final = {"4K": 2160}  # else what the word says
@@ -273,6 +276,8 @@ class OpenRouterTwin(ProviderTwin):
         if "refused" in words:
             raise Refused(400, "The maker does not take this request.", under=202)
         made = self._make(wishes, usd, words, asked.now)
+        ends_at = self.life(made.created_at).ends_at
+        self.call_back(wishes.get("callback_url"), ends_at, lambda at: self._event(made, replace(asked, now=at)))
         if "unsure" in words:  # it runs, and nobody is told under which id
             raise Refused(502, "The maker's answer was cut off.", under=202)
         told = {"id": made.id, "polling_url": self._here(asked, made.id), "status": "pending"}
@@ -335,18 +340,35 @@ class OpenRouterTwin(ProviderTwin):
         job = self._known(id)
         if self.hides(asked, id):
             raise Refused(404, "Job not found")
+        return as_json(200, self._view(job, asked))
+
+    def _event(self, job: Job, asked: Asked) -> object:
+        """What is said of a job that has ended."""
+        view = self._view(job, replace(asked, struck=()))
+        word = str(view["status"]).replace("dead", "failed")
+        return {"type": f"video.generation.{word}", "created_at": base.iso(asked.now), "data": view}
+
+    def signature(self, body: bytes, now: float) -> Mapping[str, str]:
+        """The headers that say who it is."""
+        seconds = f"{now:.0f}"
+        digest = hmac.digest(self.secret.encode(), f"{seconds},".encode() + body, hashlib.sha256)
+        return {"x-openrouter-signature": f"t={seconds},v1={digest.hex()}"}
+
+    def _view(self, job: Job, asked: Asked) -> dict[str, object]:
+        """A job as it is shown."""
         status = asked.said(self._status(job, asked.now))
-        here = self._here(asked, id)
-        view: dict[str, object] = {"id": id, "generation_id": job.generation_id, "polling_url": here, "status": status}
+        here = self._here(asked, job.id)
+        view: dict[str, object] = {"id": job.id, "generation_id": job.generation_id}
+        view |= {"polling_url": here, "status": status}
         if status == "completed" and self._signed_s:
             until = int(asked.now + self._signed_s)
-            view |= {"unsigned_urls": [], "urls": [f"{asked.origin}/stored/{id}.mp4?expires={until}"]}
+            view |= {"unsigned_urls": [], "urls": [f"{asked.origin}/stored/{job.id}.mp4?expires={until}"]}
             view |= {"expires_at": until}
         elif status == "completed":
             view |= {"unsigned_urls": [f"{here}/content?index=0"]}
         if status == "completed":
             view |= {"usage": {"cost": job.usd, "is_byok": False}}
-        return as_json(200, view | ({"error": job.error} if status in ("failed", "dead") else {}))
+        return view | ({"error": job.error} if status in ("failed", "dead") else {})
 
     def _content(self, asked: Asked, id: str) -> Response:
         job = self._known(id)

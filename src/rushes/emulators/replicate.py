@@ -24,6 +24,7 @@ from urllib.parse import urlencode
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from rushes.adapters.base import Inline, Part, Response
 from rushes.emulators import base
@@ -105,18 +106,18 @@ class ReplicateTwin(ProviderTwin):
         self._credit = credit
 
     def routes(self) -> Sequence[Route]:
-        """All addresses: its own client says /v1 itself."""
+        """All addresses."""
         return (
             Route("download", "GET", r"/xezq/(\w+)/output\.mp4", self._result, keyless=True),
-            Route("submit", "POST", r"(?:/v1)?/models/([\w.-]+/[\w.-]+)/predictions", self._create_official),
-            Route("submit", "POST", r"(?:/v1)?/predictions()", self._create_by_version),
-            Route("find", "GET", r"(?:/v1)?/predictions()", self._list),
-            Route("status", "GET", r"(?:/v1)?/predictions/(\w+)", self._get),
-            Route("cancel", "POST", r"(?:/v1)?/predictions/(\w+)/cancel", self._cancel),
-            Route("prepare", "POST", r"(?:/v1)?/files()", self._upload),
-            Route("find", "GET", r"(?:/v1)?/files()", self._list_files),
-            Route("prepare", "GET", r"(?:/v1)?/files/(\w+)", self._get_file),
-            Route("prepare", "DELETE", r"(?:/v1)?/files/(\w+)", self._delete_file),
+            Route("submit", "POST", r"/v1/models/([\w.-]+/[\w.-]+)/predictions", self._create_official),
+            Route("submit", "POST", r"/v1/predictions()", self._create_by_version),
+            Route("find", "GET", r"/v1/predictions()", self._list),
+            Route("status", "GET", r"/v1/predictions/(\w+)", self._get),
+            Route("cancel", "POST", r"/v1/predictions/(\w+)/cancel", self._cancel),
+            Route("prepare", "POST", r"/v1/files()", self._upload),
+            Route("find", "GET", r"/v1/files()", self._list_files),
+            Route("prepare", "GET", r"/v1/files/(\w+)", self._get_file),
+            Route("prepare", "DELETE", r"/v1/files/(\w+)", self._delete_file),
         )
 
     def admit(self, asked: Asked) -> None:
@@ -168,6 +169,7 @@ class ReplicateTwin(ProviderTwin):
             deadline=_deadline(asked),
         )
         self.predictions[made.id] = made
+        self._owe_callbacks(made, body, asked)
         self.charge(made.id, asked.now, 1, None, model)
         full = self._view(made, asked)
         partial = {
@@ -176,6 +178,13 @@ class ReplicateTwin(ProviderTwin):
         prefer = asked.headers.get("prefer", "")
         applied = {"preference-applied": prefer} if WAITS.fullmatch(prefer) else {}
         return as_json(201, {**partial, "status": "starting"}, self._rate_headers(asked.now) | applied)
+
+    def _owe_callbacks(self, made: Prediction, body: Mapping[str, object], asked: Asked) -> None:
+        """When it begins and when it ends, as far as that is wished for."""
+        wished = body.get("webhook_events_filter", ["start", "completed"])
+        for event, at in zip(("start", "completed"), self.life(made.created_at), strict=True):
+            if isinstance(wished, list) and event in wished:
+                self.call_back(body.get("webhook"), at, lambda at: self._view(made, replace(asked, now=at, struck=())))
 
     def _fate(self, asked: Asked, model: str, wishes: Mapping[str, object]) -> str:
         """The error that it will end with; empty: it will succeed."""
@@ -375,12 +384,14 @@ def _bytes_of(part: Part) -> bytes:
 
 
 def _file_view(upload: Upload, asked: Asked) -> dict[str, object]:
+    md5 = hashlib.md5(upload.content, usedforsecurity=False).hexdigest()
     return {
         "id": upload.id,
         "name": upload.name,
         "content_type": upload.media_type,
         "size": len(upload.content),
-        "checksums": {"sha256": hashlib.sha256(upload.content).hexdigest()},
+        "etag": md5,
+        "checksums": {"sha256": hashlib.sha256(upload.content).hexdigest(), "md5": md5},
         "metadata": upload.metadata,
         "created_at": iso(upload.created_at),
         "expires_at": iso(upload.created_at + FILES_S),

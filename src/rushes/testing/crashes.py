@@ -6,18 +6,22 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, get_args
+from urllib.parse import parse_qsl, urlsplit
 
 from msgspec import Struct
 
 from rushes.actors import codec
 from rushes.actors import messages as m
+from rushes.actors.callbacks import Hearing
 from rushes.actors.perform import Performer
 from rushes.actors.system import System
 from rushes.adapters.base import Adapter, Failed, Keep, Request, Response, Sink, needs_prepare
+from rushes.adapters.callbacks import Callbacks
 from rushes.assets import Assets, KeepAs
+from rushes.emulators.base import Delivery
 from rushes.eventstore.base import Stored, Write
 from rushes.eventstore.memory import MemoryStore
-from rushes.faults import Fault
+from rushes.faults import Fault, RushesError, Unavailable
 from rushes.testing.loop import run
 from rushes.testing.orders import Order
 from rushes.testing.wires import EPOCH_S, Wire, kept
@@ -29,6 +33,7 @@ Point: TypeAlias = Literal["before", "lost", "after", "told"]
 after: it dies when the provider has accepted. told: it dies when the answer is there, and not yet on disk."""
 POINTS: Final[tuple[Point, ...]] = get_args(Point)
 PAUSE_S: Final = 60.0
+CALL_S: Final = 3.0  # between two looks at what callbacks are due
 PATIENCE_S: Final = 48 * 3600.0
 TENANT: Final = "default"
 
@@ -125,20 +130,24 @@ async def _probe(path: Path) -> Probe:  # noqa: ARG001 - the suite compares the 
     return Probe()
 
 
-def live_through(wire: Wire, order: Order, point: Point | None = None, seed: int = 0) -> Ending:
+def live_through(
+    wire: Wire, order: Order, point: Point | None = None, seed: int = 0, callbacks: Callbacks | None = None
+) -> Ending:
     """Run one job until it has ended or waits for a person.
 
-    `point` is where its first process dies; another `seed` is another order of what is ready at the same time.
+    `point` is where its first process dies; another `seed` is another order of what is ready at the same time. With
+    `callbacks` the provider is asked to call back, and what its twin says then is heard within seconds.
     """
     wire.ready(order)
-    return run(_live(wire, order, point), seed)
+    return run(_live(wire, order, point, callbacks), seed)
 
 
-async def _live(wire: Wire, order: Order, point: Point | None) -> Ending:
+async def _live(wire: Wire, order: Order, point: Point | None, callbacks: Callbacks | None) -> Ending:
     loop, store = asyncio.get_running_loop(), _Log()
     line, name = _Line(wire, store, point), keyed_job_id(TENANT, order.about, 0)
-    system = _system(wire, line, store)
+    system = _system(wire, line, store, callbacks)
     await system.start()
+    late: list[Delivery] = []
     await system.generate(name, TENANT, _request(wire, order))
     crashed = False
     while True:
@@ -147,8 +156,11 @@ async def _live(wire: Wire, order: Order, point: Point | None) -> Ending:
             await asyncio.sleep(0)  # the append that is never finished begins
             await system.stop(0.0)
             store.dead, crashed = False, True
-            system = _system(wire, line, store)
+            system = _system(wire, line, store, callbacks)
             await system.start()
+        if callbacks is not None:
+            hearing = Hearing(system, {wire.adapter.name: wire.adapter}, line, callbacks)
+            late = [one for one in (*late, *wire.twin.due(line.now())) if not await _heard(hearing, one)]
         job = (await system.look(name)).job
         if isinstance(job, m.Ended | m.Parked) or loop.time() > PATIENCE_S:
             await system.stop(0.0)
@@ -156,12 +168,25 @@ async def _live(wire: Wire, order: Order, point: Point | None) -> Ending:
             assert stream is not None
             events = tuple(codec.decode(one) for one in await store.read(stream.id))
             return Ending(job, events, crashed, loop.time())
-        await asyncio.sleep(PAUSE_S)
+        await asyncio.sleep(PAUSE_S if callbacks is None else CALL_S)
 
 
-def _system(wire: Wire, line: _Line, store: _Log) -> System:
+async def _heard(hearing: Hearing, delivery: Delivery) -> bool:
+    """False: it is called again later."""
+    url = urlsplit(delivery.url)
+    provider, query = url.path.rpartition("/")[2], dict(parse_qsl(url.query))
+    try:
+        await hearing.hear(provider, query, delivery.headers, delivery.body)
+    except Unavailable:
+        return False
+    except RushesError:  # whoever calls is told so, and there is no use in calling again
+        return True
+    return True
+
+
+def _system(wire: Wire, line: _Line, store: _Log, callbacks: Callbacks | None) -> System:
     adapters = {wire.adapter.name: wire.adapter}
-    performer = Performer(adapters, line, _Shelf(), line, _probe)
+    performer = Performer(adapters, line, _Shelf(), line, _probe, callbacks=callbacks)
     return System(store=store, adapters=adapters, performer=performer, clock=line)
 
 

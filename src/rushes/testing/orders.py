@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import struct
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from rushes.adapters.capabilities import Capabilities, Model, Option
+from rushes.adapters.capabilities import Capabilities, Model, Option, Shaped
 from rushes.adapters.fit import normalise
 from rushes.faults import BadRequest
-from rushes.units import AssetRef
-from rushes.video import JSON, OPERATIONS, ROLES, Config, Input, Kind, Operation, Role, VideoSpec, operation_of
+from rushes.units import AssetRef, Handle
+from rushes.video import (
+    JSON,
+    OPERATIONS,
+    ROLES,
+    Config,
+    Effect,
+    Input,
+    Kind,
+    LipSync,
+    Made,
+    Operation,
+    Role,
+    VideoSpec,
+    operation_of,
+)
 
 PROMPT: Final = "a lake at dawn, seen from the reeds"
 KINDS: Final[dict[Role, Kind]] = {role: kind for kind, roles in ROLES.items() for role in roles}
@@ -73,8 +90,18 @@ class Refusal(Struct, frozen=True, kw_only=True):
 
 
 def content_of(asset: AssetRef) -> bytes:
-    """The bytes of an input."""
-    return (HEADS.get(asset.media_type, b"") + asset.key.encode()).ljust(INPUT_BYTES, b"\0")
+    """The bytes of an input. A picture whose name ends with its size, as in -1024x576, says so in its first bytes."""
+    return (_head(asset) + asset.key.encode()).ljust(INPUT_BYTES, b"\0")
+
+
+def _head(asset: AssetRef) -> bytes:
+    match asset.media_type, re.search(r"-(\d+)x(\d+)$", asset.key):
+        case "image/png", re.Match() as size:
+            return HEADS["image/png"] + b"\0\0\0\rIHDR" + struct.pack(">II", int(size[1]), int(size[2]))
+        case "image/jpeg", re.Match() as size:
+            return b"\xff\xd8\xff\xc0\0\x11\x08" + struct.pack(">HH", int(size[2]), int(size[1]))
+        case kind, _:
+            return HEADS.get(kind, b"")
 
 
 def given(role: Role, number: int, model: Model) -> Input:
@@ -82,14 +109,24 @@ def given(role: Role, number: int, model: Model) -> Input:
     kind = KINDS[role]
     limit = model.media.get(kind)
     seconds = max(limit.least_s if limit else 0.0, min((limit and limit.most_s) or INPUT_S, INPUT_S))
-    return _file(role, f"{role}-{number}", limit.types[0] if limit else USUAL_TYPES[kind], seconds)
+    size = limit.sizes[0] if limit and limit.sizes else ""
+    file = _file(role, f"{role}-{number}", limit.types[0] if limit else USUAL_TYPES[kind], seconds, size)
+    made = Made(job="job_0", provider=limit.own, handle=Handle("0")) if limit and limit.own else None
+    return replace(file, made=made)
 
 
-def _file(role: Role, name: str, media_type: str, seconds: float | None) -> Input:
+def _file(role: Role, name: str, media_type: str, seconds: float | None, size: str = "") -> Input:
+    """`size` is that of an image, as w×h with an x; empty: unknown."""
     kind = KINDS[role]
-    asset = AssetRef(f"inputs/{name}", "", INPUT_BYTES, media_type)
+    asset = AssetRef(f"inputs/{name}" + (f"-{size}" if size else ""), "", INPUT_BYTES, media_type)
     asset = replace(asset, sha256=hashlib.sha256(content_of(asset)).hexdigest())
-    return Input(type=kind, role=role, asset=asset, duration_seconds=None if kind == "image" else seconds)
+    made = Input(type=kind, role=role, asset=asset, duration_seconds=None if kind == "image" else seconds)
+    return _sized(made, size)
+
+
+def _sized(given: Input, size: str) -> Input:
+    width, _, height = size.partition("x")
+    return replace(given, width=int(width), height=int(height)) if size else given
 
 
 # ── One of each ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -101,24 +138,34 @@ def plainest(data: Capabilities) -> list[Order]:
 
 
 def _plainest(model: Model, name: str) -> Order | None:
-    operation = next(kind() for kind, known in OPERATIONS.items() if known == name)
     prompt = "" if model.prompt == "none" else PROMPT
-    for roles in _few(tuple(model.roles)):
-        inputs = tuple(given(role, 0, model) for role in roles)
+    for roles, operation in product(_few(tuple(model.roles)), _said(name, model)):
+        inputs = tuple(given(role, roles[:place].count(role), model) for place, role in enumerate(roles))
         spec = VideoSpec(prompt=prompt, operation=operation, inputs=inputs)
         if (settled := settle(spec, model)) is not None:
             return Order(about=f"{model.id}, {name}", model=model, spec=settled)
     return None
 
 
+def _said(name: str, model: Model) -> list[Operation]:
+    """The operation of that name with all that it can say itself."""
+    kind = next(kind for kind, known in OPERATIONS.items() if known == name)
+    if kind is Effect:
+        return [Effect(scene) for scene in model.scenes]
+    words = ("hello", "x" * model.max_text_chars) if kind is LipSync and model.max_text_chars else ()
+    return [kind(), *(LipSync(text, "somebody") for text in words)]
+
+
 def _few(roles: Sequence[Role]) -> Iterator[tuple[Role, ...]]:
-    """No role, each alone, any two."""
+    """No role, each alone, any two, each twice."""
     yield ()
     for role in roles:
         yield (role,)
     for number, role in enumerate(roles):
         for other in roles[:number]:
             yield role, other
+    for role in roles:
+        yield role, role
 
 
 def richest(data: Capabilities) -> list[Order]:
@@ -170,6 +217,7 @@ def variants(order: Order) -> list[Order]:
         if (full := _fullest(spec, role, model)) is not None and _count(full, role) > 1:
             wanted.append((f"inputs.{role}", _count(full, role), full))
     wanted += [(f"inputs.{one.role}", name, _put(spec, one)) for name, one in _files(spec, model)]
+    wanted += _others(spec, model)
     if model.max_prompt_chars is not None:
         wanted.append(("prompt", model.max_prompt_chars, replace(spec, prompt="x" * model.max_prompt_chars)))
     return [
@@ -179,7 +227,7 @@ def variants(order: Order) -> list[Order]:
             spec=settled,
             field=field,
             value=value,
-            opaque=isinstance(value, list | dict),
+            opaque=isinstance(value, list | dict) and not _is_shaped(field, model),
         )
         for field, value, one in wanted
         if (settled := settle(one, model, keep=field if field.startswith(OPTION) else field.partition(".")[0]))
@@ -187,17 +235,40 @@ def variants(order: Order) -> list[Order]:
     ]
 
 
+def _others(spec: VideoSpec, model: Model) -> Iterator[tuple[str, JSON, VideoSpec]]:
+    """What else the operation can say itself."""
+    for operation in _said(OPERATIONS[type(spec.operation)], model):
+        match operation:
+            case Effect(scene=scene):
+                images = tuple(given("first_frame", number, model) for number in range(model.scenes[scene]))
+                yield "operation.scene", scene, replace(spec, operation=operation, inputs=images)
+            case LipSync(text=text):
+                clip = tuple(one for one in spec.inputs if one.role == "source")
+                audio = () if text else (given("narration", 0, model),)
+                field = "operation.text" if text else "inputs.narration"
+                yield field, text or 1, replace(spec, operation=operation, inputs=clip + audio)
+            case _:
+                continue
+
+
+def _is_shaped(field: str, model: Model) -> bool:
+    return isinstance(model.options.get(field.partition(".")[2]), Shaped)
+
+
 def _count(spec: VideoSpec, role: Role) -> int:
     return sum(one.role == role for one in spec.inputs)
 
 
 def _files(spec: VideoSpec, model: Model) -> Iterator[tuple[str, Input]]:
-    """Of each file that is there: one of each type, and the shortest and the longest that the model takes."""
-    for one in spec.inputs:
+    """Of each role that is there: a file of each type, and the shortest and the longest that the model takes."""
+    for one in {one.role: one for one in spec.inputs}.values():
         if (limit := model.media.get(one.type)) is None:
             continue
+        usual = limit.sizes[0] if limit.sizes else ""
         for media_type in limit.types[1:]:
-            yield media_type, _file(one.role, f"{one.role}-{media_type}", media_type, one.duration_seconds)
+            yield media_type, _file(one.role, f"{one.role}-{media_type}", media_type, one.duration_seconds, usual)
+        for size in limit.sizes[1:]:
+            yield size, _file(one.role, one.role, one.asset.media_type, None, size)
         if one.type != "image":
             for seconds in sorted({limit.least_s, limit.most_s or 0.0} - {0.0}):
                 yield f"{seconds:g} s", _file(one.role, f"{one.role}-{seconds:g}", one.asset.media_type, seconds)
@@ -238,12 +309,16 @@ def _values(model: Model, field: str) -> Sequence[JSON]:
             return model.frame_rates
         case "seed":
             return (0, 7, model.max_seed)
+        case "guidance_scale" if model.max_guidance is not None:
+            return (0.0, model.max_guidance / 2, model.max_guidance)
         case _:
             return SAMPLES[field]
 
 
 def _ends(option: Option) -> Sequence[JSON]:
     """Every word, both ends of the range, or two values of the type."""
+    if isinstance(option, Shaped):
+        return option.examples
     if option.values:
         return option.values
     if option.least is not None or option.most is not None:
@@ -311,6 +386,9 @@ def refusals(order: Order) -> list[Refusal]:
     wrong += [("inputs", _with_more(spec, role, model)) for role in KINDS if role != "general"]
     for number, one in enumerate(spec.inputs):
         wrong += [(f"inputs[{number}]", _put(spec, strange)) for strange in _strange_files(one, model)]
+    wrong += _wrongly_said(spec, model)
+    if model.max_negative_chars is not None and "negative_prompt" in model.fields:
+        wrong.append(("negative_prompt", replace(spec, negative_prompt="x" * (model.max_negative_chars + 1))))
     if model.prompt == "none":
         wrong.append(("prompt", replace(spec, prompt=PROMPT)))
     if model.prompt == "required":
@@ -318,6 +396,16 @@ def refusals(order: Order) -> list[Refusal]:
     if model.max_prompt_chars is not None:
         wrong.append(("prompt", replace(spec, prompt="x" * (model.max_prompt_chars + 1))))
     return [Refusal(about=f"{order.about}, {field}", model=model, spec=one, field=field) for field, one in wrong]
+
+
+def _wrongly_said(spec: VideoSpec, model: Model) -> Iterator[tuple[str, VideoSpec]]:
+    match spec.operation:
+        case Effect():
+            yield "operation.scene", replace(spec, operation=Effect("no such scene"))
+        case LipSync():
+            yield "operation.text", replace(spec, operation=LipSync("x" * (model.max_text_chars + 1), "somebody"))
+        case _:
+            return
 
 
 def _strange(model: Model) -> Iterator[tuple[str, JSON]]:
@@ -328,16 +416,20 @@ def _strange(model: Model) -> Iterator[tuple[str, JSON]]:
             yield field, SAMPLES[field][0]
     if "seed" in model.fields and model.max_seed < 2**63 - 1:
         yield "seed", model.max_seed + 1
+    if "guidance_scale" in model.fields and model.max_guidance is not None:
+        yield "guidance_scale", model.max_guidance + 0.5
 
 
 def _strange_options(model: Model) -> Iterator[tuple[str, JSON]]:
     """Options that there are not, and values that there are not of those that there are."""
     yield "no_such_option", True
     for theirs in model.wire.values():
-        if theirs not in model.options:
-            yield theirs, "x"  # ours to set
+        if (name := theirs.rpartition(".")[2]) not in model.options:
+            yield name, "x"  # ours to set
     for name, option in model.options.items():
         yield name, _WRONG[option.type]
+        if isinstance(option, Shaped) and option.type in OPAQUE:
+            yield name, ["one"] if option.type == "array" else {"one": 1}
         if option.values and option.type == "string":
             yield name, "no such word"
         step = 1 if option.type == "integer" else 0.5
@@ -352,8 +444,13 @@ def _strange_files(one: Input, model: Model) -> Iterator[Input]:
     if (limit := model.media.get(one.type)) is None:
         return
     yield replace(one, asset=replace(one.asset, media_type=f"{one.type}/x-unknown"))
+    if limit.own and one.made:
+        yield replace(one, made=None)
+        yield replace(one, made=replace(one.made, provider=f"not-{limit.own}"))
     if limit.max_bytes is not None:
         yield replace(one, asset=replace(one.asset, size_bytes=limit.max_bytes + 1))
+    if limit.sizes:
+        yield _sized(one, "333x333")
     if one.type != "image" and limit.most_s:
         yield replace(one, duration_seconds=limit.most_s + 1.0)
     if one.type != "image" and limit.least_s:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from copy import copy
 from functools import cache
 from pathlib import Path
 from typing import Final, TypeVar
@@ -27,16 +28,15 @@ from rushes.adapters.base import (
     Request,
     Response,
     Unfinished,
-    needs_prepare,
     play,
 )
-from rushes.adapters.bodies import encode
+from rushes.adapters.bodies import Embedded, encode
 from rushes.adapters.capabilities import Terms
 from rushes.emulators.base import ProviderTwin, shipped_clip
 from rushes.emulators.faults import Faults, LineRule, NoAnswer, TwinRule
 from rushes.emulators.faulty import FaultyTwin
 from rushes.emulators.ledger import Charge
-from rushes.faults import BadRequest, Code, Fault
+from rushes.faults import Code, Fault
 from rushes.testing.orders import Order, content_of, plainest
 from rushes.units import AssetRef, Handle
 from rushes.video import Input, Made, Target
@@ -50,6 +50,7 @@ EPOCH_S: Final = 1_800_000_000.0
 SEED: Final = 7
 BEFORE_S: Final = 1_800.0
 HOPS: Final = 4
+TOLD: Final = "emulated"  # a project, a region
 
 
 class Pair(Struct, frozen=True):
@@ -160,10 +161,9 @@ class Wire:
 
     def exchange(self, request: Request, now: float) -> Response:
         """One request as it goes over a wire, and its answer. Raises Failed."""
-        base = self.adapter.capabilities.base_url
-        whole = replace(request, url=request.url if "://" in request.url else base + request.url)
+        whole = replace(request, url=self._whole(request.url))
         body, headers = on_the_wire(whole.body)
-        secret = self._secret() if urlsplit(whole.url)[:2] == urlsplit(base)[:2] else {}
+        secret = self._secret() if self._is_home(whole.url) else {}
         headers = {name.lower(): value for name, value in (dict(request.headers) | headers | secret).items()}
         sent = self.tamper(replace(whole, body=body, headers=headers))
         try:
@@ -174,6 +174,19 @@ class Wire:
         self.replies.append(reply)
         return reply
 
+    def _whole(self, url: str) -> str:
+        """The address that an adapter means."""
+        service, _, path = url.removeprefix("@").partition("/")
+        if url.startswith("@"):
+            return f"{self.adapter.capabilities.services[service].url}/{path}"
+        return url if "://" in url else self.adapter.address() + url
+
+    def _is_home(self, url: str) -> bool:
+        """Whether the key may be said there."""
+        services = self.adapter.capabilities.services.values()
+        homes = [self.adapter.address(), *(service.url for service in services)]
+        return any(urlsplit(url)[:2] == urlsplit(home)[:2] for home in homes)
+
     def _secret(self) -> dict[str, str]:
         auth = self.adapter.capabilities.auth
         return {auth.header: auth.prefix + self._key} if auth else {}
@@ -183,12 +196,14 @@ class Wire:
 
     def fetch(self, ask: Keep, now: float) -> Response:
         """A result, as production's client fetches it: the key goes to its own host, and only where it asks for it."""
-        base = self.adapter.capabilities.base_url
-        url = urljoin(f"{base}/", ask.url)
+        if ask.request is not None:
+            return self._embedded(ask, self.exchange(ask.request, now))
+        url = self._whole(ask.url) if ask.url.startswith("@") else urljoin(f"{self.adapter.address()}/", ask.url)
         headers = self._secret() if ask.with_credential else {}
         for _ in range(HOPS):
-            home = urlsplit(url)[:2] == urlsplit(base)[:2]
-            request = Request(method="GET", url=url, headers={k.lower(): v for k, v in headers.items()} if home else {})
+            home = self._is_home(url)
+            told = {**ask.headers, **headers} if home else {}
+            request = Request(method="GET", url=url, headers={k.lower(): v for k, v in told.items()})
             reply = _whole(self._faulty.handle(request, now))
             if reply.status == 401 and home and not headers:
                 headers = self._secret()
@@ -198,28 +213,40 @@ class Wire:
                 break
         else:
             raise Failed(Fault("bad_answer", "It redirects too often.", retryable=True))
-        if reply.status in (403, 404, 410):
-            raise Failed(Fault("asset_expired", f"The result is gone ({reply.status})."))
-        if reply.status != 200:
-            code: Code = "authentication_failed" if reply.status == 401 else "provider_unavailable"
-            raise Failed(Fault(code, f"It answered {reply.status} instead of the result.", retryable=True))
+        _expect_result(reply.status)
         return reply
 
+    def _embedded(self, ask: Keep, reply: Response) -> Response:
+        """The file in an answer."""
+        _expect_result(reply.status)
+        content = b"".join(Embedded(reply, ask.place).pieces())
+        return Response(status=200, body=content, headers={"content-type": ask.media_type})
 
-def _refuses_clips(adapter: Adapter, order: Order) -> bool:
-    if all(one.type != "video" for one in order.spec.inputs):
-        return False
-    try:
-        needs_prepare(adapter, order.spec, Target(provider=adapter.name, model=order.model.id))
-    except BadRequest:
-        return True
-    return False
+
+def _expect_result(status: int) -> None:
+    if status in (403, 404, 410):
+        raise Failed(Fault("asset_expired", f"The result is gone ({status})."))
+    if status != 200:
+        code: Code = "authentication_failed" if status == 401 else "provider_unavailable"
+        raise Failed(Fault(code, f"It answered {status} instead of the result.", retryable=True))
+
+
+def informed(adapter: Adapter) -> Adapter:
+    """The adapter, with a word for each setting that it needs to be told."""
+    data, other = adapter.capabilities, copy(adapter)
+    words = {
+        name: replace(one, value=one.value or one.default or TOLD if one.needed else one.value or one.default)
+        for name, one in data.settings.items()
+    }
+    other.capabilities = replace(data, settings=words)
+    return other
 
 
 def make_clip(pair: Pair, twin: ProviderTwin, model: str) -> Input:
-    """A job of the past, by that model where it makes clips of words alone. Twins of one seed give it the same id."""
+    """A job of the past, by that model where it makes clips without any. Twins of one seed give it the same id."""
     wire, plain = Wire(pair, twin=twin), plainest(pair.adapter.capabilities)
-    order = next((one for one in plain if one.model.id == model and not one.spec.inputs), plain[0])
+    able = (one for one in plain if one.model.id == model and all(given.type != "video" for given in one.spec.inputs))
+    order = next(able, plain[0])
     wire.now = EPOCH_S - BEFORE_S
     handle = wire.submit(order, "job_0-1")
     wire.follow(order, handle)
@@ -237,7 +264,8 @@ def _own_clip(pair: Pair, model: str) -> Input:
 
 def with_own_clips(pair: Pair, order: Order) -> Order:
     """The order with the provider's own clips in the place of others, where it takes no others."""
-    if not _refuses_clips(pair.adapter, order):
+    limit = order.model.media.get("video")
+    if limit is None or not limit.own or all(one.type != "video" for one in order.spec.inputs):
         return order
     own = _own_clip(pair, order.model.id)
     inputs = tuple(replace(own, role=one.role) if one.type == "video" else one for one in order.spec.inputs)

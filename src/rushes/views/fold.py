@@ -142,4 +142,5 @@ def _row(stream: Stream, known: Known) -> Row:
         model=job.target.model,
         operation=OPERATIONS[type(job.facts.spec.operation)],
         customer_id=job.facts.spec.customer_id,
+        batch=job.facts.requested.batch.id if job.facts.requested.batch else None,
     )

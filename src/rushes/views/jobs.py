@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import aiosqlite
 import structlog
@@ -23,7 +23,9 @@ from rushes.eventstore.sqlite import Connection, run
 from rushes.faults import Unavailable
 from rushes.video import JobsQuery
 from rushes.views.fold import Fold
-from rushes.views.rows import Key, checkpoint, save, select_page, set_up, set_up_copy
+from rushes.views.rows import Key, checkpoint, count_phases, save, select_page, set_up, set_up_copy
+
+T = TypeVar("T")
 
 PATIENCE_S: Final = 0.25  # how long a list waits for what has happened by now
 REST_S: Final = 1.0  # how far behind the rows may be while nobody asks
@@ -111,10 +113,18 @@ class JobsView:
             Unavailable: views.db was damaged under our hands, and is being made again.
         """
         stale = not await self._reach(self._store.position)
+        return await self._read(partial(select_page, query=query, tenant=tenant, behind=behind)), stale
+
+    async def by_phase(self) -> dict[str, int]:
+        """See JobList; what could not be taken in within 250 ms is not counted yet."""
+        await self._reach(self._store.position)
+        return await self._read(count_phases)
+
+    async def _read(self, select: Callable[[sqlite3.Connection], T]) -> T:
         db = self._db
         try:
             if db is not None:
-                return await run(db, partial(select_page, query=query, tenant=tenant, behind=behind)), stale
+                return await run(db, select)
         except Exception as error:  # noqa: BLE001 - it is the follower's to judge
             if db is self._db:
                 self._trouble = error
@@ -236,6 +246,10 @@ class ReadonlyView:
             except (sqlite3.Error, TypeError) as error:
                 _log.info("view.passed_over", view=str(self._path), detail=str(error))
         return await self._page("", select), False
+
+    async def by_phase(self) -> dict[str, int]:
+        """None: nobody asks who only looks."""
+        return {}
 
     async def _page(self, uri: str, select: Callable[[sqlite3.Connection], list[Key]]) -> list[Key]:
         db, position = await self._opened(uri)

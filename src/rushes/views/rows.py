@@ -21,16 +21,17 @@ from rushes.video import UNREADABLE, JobsQuery
 Key: TypeAlias = tuple[float, int]
 """A job's place in a list: the time it is ordered by, and its stream."""
 
-LAYOUT: Final = 1  # raise it with any change of the tables, or of what a row says about the same events
+LAYOUT: Final = 2  # raise it with any change of the tables, or of what a row says about the same events
 VIEW: Final = f"jobs {LAYOUT}, events {zlib.crc32(repr(sorted(DECODERS)).encode())}"  # other events, other rows
-WORDS: Final = ("status", "phase", "billed", "provider", "model", "operation", "customer_id")
+WORDS: Final = ("status", "phase", "billed", "provider", "model", "operation", "customer_id", "batch")
 _TOO_MANY: Final = ("provider", "model")  # to sort all their jobs: where there is no index in order, walk (SQL's +)
 
 DDL: Final = """
 CREATE TABLE checkpoint(epoch TEXT NOT NULL, view TEXT NOT NULL, position INT NOT NULL) STRICT;
 CREATE TABLE jobs(stream INTEGER PRIMARY KEY, name TEXT NOT NULL, tenant TEXT NOT NULL, status TEXT NOT NULL,
   phase TEXT NOT NULL, billed TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL, operation TEXT NOT NULL,
-  customer_id INT NOT NULL, created_at REAL NOT NULL, updated_at REAL NOT NULL, version INT NOT NULL) STRICT;
+  customer_id INT NOT NULL, batch TEXT, created_at REAL NOT NULL, updated_at REAL NOT NULL,
+  version INT NOT NULL) STRICT;
 CREATE INDEX by_created ON jobs(tenant, created_at, stream);
 CREATE INDEX by_updated ON jobs(tenant, updated_at, stream);
 CREATE INDEX by_status_created ON jobs(tenant, status, created_at, stream);
@@ -39,17 +40,19 @@ CREATE INDEX by_phase_created ON jobs(tenant, phase, created_at, stream);
 CREATE INDEX by_phase_updated ON jobs(tenant, phase, updated_at, stream);
 CREATE INDEX by_provider_created ON jobs(tenant, provider, created_at, stream);
 CREATE INDEX by_model_created ON jobs(tenant, model, created_at, stream);
-CREATE INDEX by_customer_created ON jobs(tenant, customer_id, created_at, stream)
+CREATE INDEX by_customer_created ON jobs(tenant, customer_id, created_at, stream);
+CREATE INDEX by_batch_created ON jobs(tenant, batch, created_at, stream) WHERE batch IS NOT NULL
 """
 # Where the first event of a job is damaged nobody knows its time: it stands beside the job that was born before it.
 _SAVE: Final = """
 WITH before(at) AS (SELECT created_at FROM jobs WHERE stream < :stream ORDER BY stream DESC LIMIT 1)
 INSERT INTO jobs VALUES (:stream, :name, :tenant, :status, :phase, :billed, :provider, :model, :operation,
-  :customer_id, coalesce(:created_at, (SELECT at FROM before), 0.0),
+  :customer_id, :batch, coalesce(:created_at, (SELECT at FROM before), 0.0),
   coalesce(:updated_at, (SELECT at FROM before), 0.0), :version)
 ON CONFLICT(stream) DO UPDATE SET status = excluded.status, phase = excluded.phase, billed = excluded.billed,
   provider = excluded.provider, model = excluded.model, operation = excluded.operation,
-  customer_id = excluded.customer_id, updated_at = excluded.updated_at, version = excluded.version
+  customer_id = excluded.customer_id, batch = excluded.batch, updated_at = excluded.updated_at,
+  version = excluded.version
 """
 
 
@@ -66,6 +69,7 @@ class Row(Struct, frozen=True, kw_only=True):
     model: str = ""
     operation: str = ""
     customer_id: int = 0
+    batch: str | None = None
     created_at: float | None  # of the first event; None: it is damaged
     updated_at: float | None  # of the last one that could be read
     version: int
@@ -134,6 +138,11 @@ def select_page(connection: sqlite3.Connection, query: JobsQuery, tenant: str, b
     for sql, values in statements(query, tenant, behind):
         found.update(connection.execute(sql, values).fetchall())
     return sorted(found, reverse=query.order == "desc")[: query.limit + 1]
+
+
+def count_phases(connection: sqlite3.Connection) -> dict[str, int]:
+    """How many jobs there are in each phase."""
+    return dict(connection.execute("SELECT phase, count(*) FROM jobs GROUP BY phase").fetchall())
 
 
 def statements(query: JobsQuery, tenant: str, behind: Key | None) -> Iterator[tuple[str, list[Any]]]:
