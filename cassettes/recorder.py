@@ -188,14 +188,22 @@ async def record(pair: Pair, folder: Path) -> None:
 async def record_scene(pair: Pair, scene: Scene, path: Path) -> None:
     """Record one scene: its provider is the twin behind a socket, and its addresses become the provider's."""
     twin, clock = stage_of(pair, scene)
-    server, base = await serve_twin(twin, now=clock.now), urlsplit(pair.adapter.capabilities.base_url)
+    data, name = pair.adapter.capabilities, pair.adapter.name
+    theirs = {name: data.base_url} | {f"{name}@{service}": its.url for service, its in data.services.items()}
+    servers = {address: await serve_twin(twin, now=clock.now) for address in theirs}
     try:
-        with recording(path, {server.url: f"{base.scheme}://{base.netloc}"}):
-            async with client(pair, scene, {pair.adapter.name: server.url}) as http:
+        with recording(path, {server.url: _origin(theirs[address]) for address, server in servers.items()}):
+            async with client(pair, scene, {address: server.url for address, server in servers.items()}) as http:
                 with suppress(Failed):  # some scenes are about refusals
                     await act(pair, scene, http)
     finally:
-        await server.close()
+        for server in servers.values():
+            await server.close()
+
+
+def _origin(url: str) -> str:
+    base = urlsplit(url)
+    return f"{base.scheme}://{base.netloc}"
 
 
 def main(wanted: list[str]) -> None:

@@ -59,11 +59,14 @@ class Seen(Struct):
 
 
 def pairs() -> dict[str, Pair]:
-    """Every registered adapter with a registered twin, by name."""
+    """Every registered adapter with a registered twin, by name; once more where it can be told more than it must."""
     twins = installed_emulators()
-    return {
-        name: Pair(informed(adapter), twins[name]) for name, adapter in installed_adapters().items() if name in twins
-    }
+    adapters = {name: adapter for name, adapter in installed_adapters().items() if name in twins}
+    told = {name: Pair(informed(adapter), twins[name]) for name, adapter in adapters.items()}
+    for name, adapter in adapters.items():
+        if more := [word for word, one in adapter.capabilities.settings.items() if not (one.needed or one.default)]:
+            told[f"{name}+{'+'.join(more)}"] = Pair(informed(adapter, fully=True), twins[name])
+    return told
 
 
 def scenes(pair: Pair) -> dict[str, Scene]:
@@ -163,8 +166,6 @@ async def act(pair: Pair, scene: Scene, transport: Transport) -> Seen:
     prepared = await drive(adapter.prepare(order.spec, target, MARK), transport, adapter, target)
     handle = await drive(adapter.submit(order.spec, target, prepared, MARK), transport, adapter, target)
     seen.handle = handle
-    if scene.look:
-        seen.found = await drive(adapter.find(target, MARK, EPOCH_S), transport, adapter, target)
     if scene.cancel:
         seen.cancel = await drive(adapter.cancel(handle, target), transport, adapter, target)
     while not seen.outcomes or isinstance(seen.outcomes[-1], Unfinished):
@@ -172,6 +173,8 @@ async def act(pair: Pair, scene: Scene, transport: Transport) -> Seen:
     for output in getattr(seen.outcomes[-1], "outputs", ()) if scene.fetch else ():
         flow = adapter.download(output, handle, target)
         seen.kept.append(await drive(flow, transport, adapter, target, _in_memory))
+    if scene.look:  # at the end: some show no mark before there is a clip
+        seen.found = await drive(adapter.find(target, MARK, EPOCH_S), transport, adapter, target)
     return seen
 
 

@@ -231,11 +231,11 @@ def _expect_result(status: int) -> None:
         raise Failed(Fault(code, f"It answered {status} instead of the result.", retryable=True))
 
 
-def informed(adapter: Adapter) -> Adapter:
-    """The adapter, with a word for each setting that it needs to be told."""
+def informed(adapter: Adapter, *, fully: bool = False) -> Adapter:
+    """The adapter, with a word for each setting that it needs to be told; or for all that it can be told."""
     data, other = adapter.capabilities, copy(adapter)
     words = {
-        name: replace(one, value=one.value or one.default or TOLD if one.needed else one.value or one.default)
+        name: replace(one, value=one.value or one.default or TOLD if one.needed or fully else one.value or one.default)
         for name, one in data.settings.items()
     }
     other.capabilities = replace(data, settings=words)
