@@ -11,33 +11,24 @@ clock ticks once a request, so recording again writes the same bytes.
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import sys
-from base64 import b64encode
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import vcr
-import yaml
 from aiohttp import ClientSession
 from scenes import SECRETS, Scene, act, client, pairs, scenes, stage_of
 
 from rushes.adapters.base import Failed
-from rushes.emulators.base import serve_twin, shipped_clip
+from rushes.emulators.base import serve_twin
+from rushes.replay.cassette import REQUEST_HEADERS, RESPONSE_HEADERS, tape
 from rushes.testing.wires import Pair
 
 HERE: Final = Path(__file__).parent
-REQUEST_HEADERS: Final = frozenset({"content-type"})
-RESPONSE_HEADERS: Final = frozenset(
-    {"content-type", "location", "retry-after", "ratelimit-remaining", "ratelimit-reset"}
-)
-CLIP: Final = b64encode(shipped_clip()).decode()
-CLIP_WORD: Final = "(the emulators' clip in base64)"
-PROVENANCE: Final = "twin"  # of all that this program records; a tape of the real service says "real"
+JOBS: Final = "job_*.yaml"  # tapes that `rushes export --cassette` has made: they are not recorded here
 
 
 # ── The tape ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -70,16 +61,7 @@ def recording(path: Path, names: dict[str, str]) -> Generator[None, None, None]:
 
 
 def _tape(mode: str) -> Any:
-    tape = vcr.VCR(
-        record_mode=mode,
-        match_on=["method", "scheme", "host", "port", "path", "query", "said"],  # its default leaves the body out
-        serializer="readable",
-        before_record_request=_tidy_request,
-        before_record_response=_tidy_response,
-    )
-    tape.register_matcher("said", _same_body)
-    tape.register_serializer("readable", Readable)
-    return tape
+    return tape(mode, before_record_request=_tidy_request, before_record_response=_tidy_response)
 
 
 @contextmanager
@@ -122,57 +104,6 @@ def _tidy_response(response: dict[str, Any]) -> dict[str, Any]:
     return {**response, "status": status, "headers": {name: headers[name] for name in sorted(kept & headers.keys())}}
 
 
-def _same_body(one: Any, other: Any) -> None:
-    assert _meaning(one.body) == _meaning(other.body)
-
-
-def _meaning(body: bytes | str | None) -> object:
-    """A JSON body as what it says, any other as its bytes."""
-    try:
-        return json.loads(body or b"")
-    except ValueError:
-        return body.encode() if isinstance(body, str) else body
-
-
-class Readable:
-    """YAML with JSON bodies laid open, so that a change of the wire is a readable change of the file."""
-
-    @staticmethod
-    def serialize(tape: dict[str, Any]) -> str:
-        """The tape as text."""
-        for interaction in tape["interactions"]:
-            interaction["request"]["body"] = _opened(interaction["request"]["body"])
-            interaction["response"]["body"] = _opened(interaction["response"]["body"].get("string", ""))
-        return yaml.safe_dump({"provenance": PROVENANCE, **tape}, sort_keys=False, allow_unicode=True, width=1000)
-
-    @staticmethod
-    def deserialize(text: str) -> dict[str, Any]:
-        """The text as the tape that vcrpy knows."""
-        tape: dict[str, Any] = yaml.safe_load(text)
-        for interaction in tape["interactions"]:
-            interaction["request"]["body"] = _closed(interaction["request"]["body"])
-            interaction["response"]["body"] = {"string": _closed(interaction["response"]["body"]) or ""}
-        return tape
-
-
-def _opened(body: str | bytes | None) -> object:
-    """JSON as it reads; the one clip that twins hand out stands in it as a word."""
-    if not body:
-        return None
-    try:
-        text = body if isinstance(body, str) else body.decode()
-        return {"json": json.loads(text.replace(CLIP, CLIP_WORD))}
-    except ValueError:
-        return {"raw": body}
-
-
-def _closed(body: dict[str, Any] | None) -> str | bytes | None:
-    if body is None:
-        return None
-    raw: str | bytes = json.dumps(body["json"]).replace(CLIP_WORD, CLIP) if "json" in body else body["raw"]
-    return raw
-
-
 # ── Recording ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -181,8 +112,13 @@ async def record(pair: Pair, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     for name, scene in scenes(pair).items():
         await record_scene(pair, scene, folder / f"{name}.yaml")
-    for stale in {path.stem for path in folder.glob("*.yaml")} - scenes(pair).keys():
+    for stale in {path.stem for path in scene_tapes(folder)} - scenes(pair).keys():
         (folder / f"{stale}.yaml").unlink()
+
+
+def scene_tapes(folder: Path) -> set[Path]:
+    """The tapes of a folder that this program records."""
+    return {*folder.glob("*.yaml")} - {*folder.glob(JOBS)}
 
 
 async def record_scene(pair: Pair, scene: Scene, path: Path) -> None:

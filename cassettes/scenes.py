@@ -26,8 +26,9 @@ from rushes.emulators.faults import (
 )
 from rushes.emulators.faulty import FaultyTwin
 from rushes.main import installed_adapters, installed_emulators
+from rushes.testing import wires
 from rushes.testing.orders import Order, content_of, plainest, richest, variants
-from rushes.testing.wires import EPOCH_S, KEY, WRONG_KEY, Pair, Wire, informed, with_own_clips
+from rushes.testing.wires import EPOCH_S, KEY, WRONG_KEY, Pair, Wire, with_own_clips
 from rushes.units import AssetRef, Handle
 from rushes.video import OPERATIONS, Config, VideoSpec
 
@@ -59,14 +60,9 @@ class Seen(Struct):
 
 
 def pairs() -> dict[str, Pair]:
-    """Every registered adapter with a registered twin, by name; once more where it can be told more than it must."""
-    twins = installed_emulators()
-    adapters = {name: adapter for name, adapter in installed_adapters().items() if name in twins}
-    told = {name: Pair(informed(adapter), twins[name]) for name, adapter in adapters.items()}
-    for name, adapter in adapters.items():
-        if more := [word for word, one in adapter.capabilities.settings.items() if not (one.needed or one.default)]:
-            told[f"{name}+{'+'.join(more)}"] = Pair(informed(adapter, fully=True), twins[name])
-    return told
+    """Every registered adapter with its twin, but for those whose provider is in this process: no tape hears them."""
+    told = wires.pairs(installed_adapters(), installed_emulators())
+    return {name: pair for name, pair in told.items() if pair.adapter.capabilities.base_url.startswith("https://")}
 
 
 def scenes(pair: Pair) -> dict[str, Scene]:
@@ -74,8 +70,10 @@ def scenes(pair: Pair) -> dict[str, Scene]:
     wire, plain = Wire(pair), _orders(pair, plainest)
     first, terms = plain[0], wire.terms(plain[0])
     words = next((order for order in plain if order.spec.prompt), first)
+    own = {name: Scene(order=order, fetch=True) for name, order in _own(first)}
     told = {_operation(first): Scene(order=first, fetch=True)}
-    told |= {name: Scene(order=order, polls=1) for name, order in _rich(pair, told)}
+    shown = set[str]().union(*(wishes(scene.order.spec) for scene in own.values()))
+    told |= {name: Scene(order=order, polls=1) for name, order in _rich(pair, told, shown)} | own
     able = {rule.do: rule for rule in (Moderated(), FailedJob(), ExpiredUrl()) if rule.do in wire.twin.can}
     told |= {name: Scene(order=words, rules=(rule,), fetch=True) for name, rule in able.items()}
     if terms.cancel != "no":
@@ -99,9 +97,20 @@ def _operation(order: Order) -> str:
     return OPERATIONS[type(order.spec.operation)]
 
 
-def _rich(pair: Pair, told: Collection[str]) -> Iterator[tuple[str, Order]]:
+def _own(first: Order) -> Iterator[tuple[str, Order]]:
+    """What few providers can: pictures beside a clip, and several clips of which one is withheld."""
+    spec = first.spec
+    if "variants" in first.model.options:
+        pictures = {**spec.provider_options, "variants": ["thumbnail", "spritesheet"]}
+        yield "pictures", replace(first, spec=replace(spec, provider_options=pictures))
+    if "sampleCount" in first.model.options:
+        two = {**spec.provider_options, "sampleCount": 2}
+        yield "partly", replace(first, spec=replace(spec, prompt=f"{spec.prompt}, partly", provider_options=two))
+
+
+def _rich(pair: Pair, told: Collection[str], shown: set[str]) -> Iterator[tuple[str, Order]]:
     """One request of each operation that was not told, then a few more until every wish of the provider is shown."""
-    left, done, shown = _orders(pair, richest), set(told), set[str]()
+    left, done = _orders(pair, richest), set(told)
     for order in tuple(left):
         if (name := _operation(order)) not in done:
             done.add(name)

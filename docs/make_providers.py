@@ -5,14 +5,20 @@ What a page says of a provider must be what the code checks, so the page is made
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from msgspec.structs import replace
+
 from rushes.adapters.base import Adapter
+from rushes.adapters.callbacks import with_callback
 from rushes.adapters.catalogue import model_views, retirement_views
 from rushes.cli.screen import CANCELS, DOUBTS, inputs, price, span
 from rushes.main import installed_adapters
-from rushes.video import LimitsView, ModelView
+from rushes.testing.orders import Order, plainest
+from rushes.video import OPERATIONS, LimitsView, ModelView, Target
 
 PAGE: Final = Path(__file__).parent / "providers.md"
 HEAD: Final = """\
@@ -20,7 +26,8 @@ HEAD: Final = """\
 
 Made by `docs/make_providers.py` from the data that requests are checked with; `rushes providers NAME` shows the same,
 with what is configured on this machine. A value that is not in these tables is refused by name, before anything is
-paid. How each provider behaves when an answer is lost is in [durability.md](durability.md).
+paid. What a lost answer means is in [durability.md](durability.md); a public address is that of a
+[server](operations.md) which providers can call.
 
 A model is named `provider/model`; a provider's name alone means its first model. More models can be added to a provider
 in `rushes.toml`:
@@ -52,15 +59,42 @@ def _summary(adapters: dict[str, Adapter]) -> str:
         data, views = adapter.capabilities, model_views(adapter)
         can = sorted({operation for view in views for row in view.limits for operation in row.operations})
         keys = " or ".join(f"`{name}`" for name in data.auth.env) if data.auth is not None else "none needed"
-        rows.append((f"[{adapter.name}](#{adapter.name})", ", ".join(can), keys, data.terms.doubt, data.terms.cancel))
+        lost = "; ".join(f"{doubt} {where}".strip() for doubt, where in _lost(adapter))
+        rows.append((f"[{adapter.name}](#{adapter.name})", ", ".join(can), keys, lost, data.terms.cancel))
     return _table("provider | makes | key | lost answers | cancel", rows)
+
+
+def _lost(adapter: Adapter) -> Iterator[tuple[str, str]]:
+    """The classes of its sends whose answer was lost, each with where it holds; the first one holds elsewhere."""
+    data, orders = adapter.capabilities, plainest(adapter.capabilities)
+    usual = _doubt(adapter, orders[0])
+    yield usual, ""
+    if with_callback(replace(data.terms, doubt=usual), data.webhook).doubt != usual:
+        yield "D", "with a public address"
+    doubts = {OPERATIONS[type(order.spec.operation)]: _doubt(adapter, order) for order in orders}
+    for doubt in sorted({*doubts.values()} - {usual}):
+        yield doubt, f"for {', '.join(sorted(name for name, other in doubts.items() if other == doubt))}"
+    for name, setting in data.settings.items():
+        told = copy.copy(adapter)
+        told.capabilities = replace(data, settings={**data.settings, name: replace(setting, value="said")})
+        if (doubt := _doubt(told, orders[0])) != usual:
+            yield doubt, f"with `{setting.env[0]}`"
+    for name in (name for name, option in orders[0].model.options.items() if option.type == "boolean"):
+        spec = replace(orders[0].spec, provider_options={name: True})
+        if (doubt := _doubt(adapter, replace(orders[0], spec=spec))) != usual:
+            yield doubt, f"with the option `{name}`"
+
+
+def _doubt(adapter: Adapter, order: Order) -> str:
+    return adapter.terms(order.spec, Target(provider=adapter.name, model=order.model.id)).doubt
 
 
 def _part(adapter: Adapter) -> str:
     data = adapter.capabilities
     views = model_views(adapter)
+    lost = "; ".join(f"{DOUBTS[doubt]} {where}".strip() for doubt, where in _lost(adapter))
     facts = [
-        f"Lost answers: {DOUBTS[data.terms.doubt]}. Cancelling: {CANCELS[data.terms.cancel]}.",
+        f"Lost answers: {lost}. Cancelling: {CANCELS[data.terms.cancel]}.",
         f"At once, with one key: {data.submits_at_once} submits, {data.calls_at_once} other calls."
         + (f" Submits are at least {data.submit_interval_s:g} s apart." if data.submit_interval_s else ""),
         f"Results are there for {_hours(data.terms.link_ttl_s)}; a job is parked after {_hours(data.terms.total_s)}.",

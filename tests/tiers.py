@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 ROOT: Final = Path(__file__).parents[1]
 TESTS: Final = ROOT / "tests"
-SIDE_BY_SIDE: Final = {"contract", "api", "durability", "simulation"}  # tiers that wait, or are many seeds
+SIDE_BY_SIDE: Final = {"contract": 2, "api": 3, "durability": 2, "simulation": 2}  # processes for what waits or is long
 CHECKS: Final = (("ruff", "format", "--check", "-q", "."), ("ruff", "check", "-q", "."), ("mypy",), ("basedpyright",))
 COUNT: Final = re.compile(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed)\b")
 WORDS: Final = {"error": "failed", "errors": "failed", "xpassed": "failed", "xfailed": "passed"}
@@ -50,7 +50,7 @@ def _code(tool: str, *arguments: str) -> int:
 
 def tests(tier: str, budget_s: float) -> Outcome:
     """One folder of tests. A folder without a test is a failure: somebody believes that they ran."""
-    spread = ("-n", "2") if tier in SIDE_BY_SIDE else ()
+    spread = ("-n", f"{SIDE_BY_SIDE[tier]}") if tier in SIDE_BY_SIDE else ()
     began = time.monotonic()
     command = (sys.executable, "-m", "pytest", "-q", *spread, str(TESTS / tier))
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:

@@ -24,6 +24,7 @@ from uuid import UUID, uuid5
 
 from rushes.faults import Code, NotFound, RushesError, bad
 from rushes.units import DEFAULT_TENANT, AssetRef
+from rushes.video import ending_of
 
 T = TypeVar("T")
 
@@ -65,10 +66,11 @@ class WrongSize(RushesError):
     code: Code = "bad_answer"
 
 
-def take_key(customer_id: int, created_at: float, job_id: str, index: int) -> str:
-    """A take's name: from the job alone, so that keeping it again overwrites it with itself."""
-    stamp = datetime.fromtimestamp(created_at, UTC).strftime("%Y%m%dT%H%M%S")
-    return f"customers/{customer_id}/assets/video/{stamp}_{uuid5(TAKES, f'{job_id}/{index}')}.mp4"
+def take_key(customer_id: int, created_at: float, job_id: str, index: int, media_type: str = "video/mp4") -> str:
+    """A take's name: from the job and what was announced, so that keeping it again overwrites it with itself."""
+    stamp, ending = datetime.fromtimestamp(created_at, UTC).strftime("%Y%m%dT%H%M%S"), ending_of(media_type)
+    folder = "video" if ending == "mp4" else "image"
+    return f"customers/{customer_id}/assets/{folder}/{stamp}_{uuid5(TAKES, f'{job_id}/{index}')}.{ending}"
 
 
 def sniff(head: bytes) -> str:

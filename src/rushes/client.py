@@ -19,6 +19,7 @@ import random
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, Generic, Literal, Self, TypeVar, Unpack
 from urllib.parse import quote
@@ -47,6 +48,8 @@ from rushes.faults import (
 )
 from rushes.units import Billed
 from rushes.video import (
+    BatchedRequest,
+    BatchView,
     EstimateView,
     EventView,
     JobsFields,
@@ -60,7 +63,8 @@ from rushes.video import (
 )
 
 SUBPROTOCOL: Final = "rushes.v1.json"
-_SPENDING: Final = ("/v1/jobs", "/resubmit", "/retry")  # where an answer that is lost may have cost money
+# Where an answer that is lost may have cost money.
+_SPENDING: Final = ("/v1/jobs", "/v1/batches", "/resubmit", "/retry")
 ANSWER_S: Final = 60.0
 SILENCE_S: Final = 30.0  # between two pieces of a file, and between two pings of a socket
 BLOCK_BYTES: Final = 256 * 1024
@@ -135,7 +139,23 @@ class Client:
             Conflict: the key stands for another request.
             ServerTrouble: no answer; with `billed` unknown the job may have begun: send it again under the same key.
         """
-        return await self._begin("/v1/jobs", msgspec.json.encode(request), idempotency_key)
+        return await self._begin("/v1/jobs", msgspec.json.encode(request), idempotency_key, JobView)
+
+    async def submit_batch(
+        self, requests: Sequence[BatchedRequest], idempotency_key: str = ""
+    ) -> tuple[BatchView, bool]:
+        """Begin a job for each of 1 to 100 requests; True beside it says that all of them had begun before.
+
+        Raises:
+            BadRequest: a request is wrong, and none was begun; the fields are named as in `requests[2].prompt`.
+            Conflict: a key stands for another request, or for a job outside this batch.
+            ServerTrouble: no answer; with `billed` unknown jobs may have begun: send it again under the same key.
+        """
+        return await self._begin("/v1/batches", msgspec.json.encode({"requests": requests}), idempotency_key, BatchView)
+
+    async def batch(self, batch_id: str) -> BatchView:
+        """How the jobs of a batch are. Raises NotFound, or Unavailable."""
+        return await self._ask("GET", f"/v1/batches/{quote(batch_id, safe='')}", BatchView)
 
     async def estimate(self, request: VideoRequest) -> EstimateView:
         """What a request would cost at the most; what `submit` would refuse is refused. Raises BadRequest."""
@@ -203,7 +223,7 @@ class Client:
         Raises:
             CommandRejected: the old job has not ended; the message says what to do instead.
         """
-        return await self._begin(f"{_path(job_id)}/retry", b"{}", idempotency_key)
+        return await self._begin(f"{_path(job_id)}/retry", b"{}", idempotency_key, JobView)
 
     async def poll(self, job_id: str) -> JobView:
         """Ask the provider now; within the job's minimum interval, what is known, with its age."""
@@ -224,12 +244,30 @@ class Client:
     async def updates(self, job_id: str) -> AsyncGenerator[JobView]:
         """The job now, and again whenever it changed, until it has ended."""
         version = 0
-        async with aclosing(self._lasting(lambda patience: self._views(job_id, patience))) as views:
+        async with aclosing(self._lasting(lambda patience: self._views({"job": job_id}, patience))) as views:
             async for view in views:
                 if view.version > version:
                     version = view.version
                     yield view
                 if view.ended:
+                    return
+
+    async def updates_of(self, jobs: Sequence[str]) -> AsyncGenerator[JobView]:
+        """Each of 1 to 100 jobs now, and again whenever it changed, until all of them have ended.
+
+        Raises NotFound, or Unreadable.
+        """
+        waiting = {*jobs}
+        versions = dict.fromkeys(jobs, 0)
+        wanted = {"jobs": [*versions]}
+        async with aclosing(self._lasting(lambda patience: self._views(wanted, patience))) as views:
+            async for view in views:
+                if view.version > versions[view.id]:
+                    versions[view.id] = view.version
+                    yield view
+                if view.ended:
+                    waiting.discard(view.id)
+                if not waiting:
                     return
 
     async def follow(
@@ -238,6 +276,7 @@ class Client:
         start: Start = "now",
         *,
         jobs: Sequence[str] | None = None,
+        batch: str | None = None,
         status: Status | None = None,
         provider: str | None = None,
         snapshots: int = 0,
@@ -245,7 +284,7 @@ class Client:
         on_cursor: Callable[[Cursor], None] | None = None,
         on_unreadable: Callable[[Unreadable], None] | None = None,
     ) -> AsyncGenerator[EventView]:
-        """The events of one job, of some or of all, for ever: every one behind `start`, once and in order.
+        """The events of one job, of some, of a batch or of all, for ever: every one behind `start`, once and in order.
 
         An event is told if all that is given held of its job before the event, or does after it.
 
@@ -253,6 +292,7 @@ class Client:
             job_id: one job.
             start: behind which place in the log.
             jobs: up to 100 jobs.
+            batch: the jobs of a batch, also those that begin later, when it is sent again.
             status: jobs that are queued, running, succeeded, failed or cancelled.
             provider: jobs that this provider makes.
             snapshots: of how many jobs, 0 to 200, to say how they are, where none is named.
@@ -265,37 +305,28 @@ class Client:
 
         Raises:
             BadRequest: a field is wrong, and named.
-            NotFound: there is no such job.
+            NotFound: there is no such job, or no such batch.
             Conflict: the server has another log than the one that `start` is about.
             AccessDenied: the server needs a key that may read.
             ServerTrouble: the server stayed away.
             Unreadable: an event is damaged, and there is no `on_unreadable`.
         """
-        wanted: dict[str, object] = {
-            "job": job_id,
-            "jobs": None if jobs is None else list(jobs),
-            "status": status,
-            "provider": provider,
-            "snapshots": snapshots,
-        }
+        wanted: dict[str, object] = {"job": job_id, "batch": batch, "status": status, "provider": provider}
+        wanted |= {"jobs": None if jobs is None else list(jobs), "snapshots": snapshots}
         place = _Place(wanted, start, on_snapshots, on_cursor, on_unreadable)
-
-        def once(patience: _Patience) -> AsyncGenerator[EventView]:
-            return self._events(place, patience)
-
-        async with aclosing(self._lasting(once)) as events:
+        async with aclosing(self._lasting(partial(self._events, place))) as events:
             async for event in events:
                 yield event
 
-    async def _views(self, job_id: str, patience: _Patience) -> AsyncGenerator[JobView]:
-        """The job at every sign of change, over one connection: it begins with how the job is now."""
-        async with self._subscription({"job": job_id}, "now") as (socket, _):
+    async def _views(self, wanted: Mapping[str, object], patience: _Patience) -> AsyncGenerator[JobView]:
+        """Jobs at every sign of change, over one connection: it begins with how they are now."""
+        async with self._subscription(wanted, "now") as (socket, _):
             while True:
                 frame = await _heard(socket)
                 patience.reward()
-                if frame.snapshot is not None:
-                    yield frame.snapshot
-                elif frame.items:
+                for view in frame.snapshots if frame.snapshot is None else [frame.snapshot]:
+                    yield view
+                for job_id in dict.fromkeys(event.job_id for event in frame.items):
                     yield await self.show(job_id)
 
     async def _events(self, place: _Place, patience: _Patience) -> AsyncGenerator[EventView]:
@@ -342,11 +373,11 @@ class Client:
 
     # ── how it is asked ──
 
-    async def _begin(self, path: str, body: bytes, idempotency_key: str) -> tuple[JobView, bool]:
+    async def _begin(self, path: str, body: bytes, idempotency_key: str, kind: type[T]) -> tuple[T, bool]:
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         try:
             async with self._answer("POST", path, body=body, headers=headers) as reply:
-                return await _decoded(reply, JobView), "Idempotent-Replayed" in reply.headers
+                return await _decoded(reply, kind), "Idempotent-Replayed" in reply.headers
         except ServerTrouble as error:
             error.idempotency_key = idempotency_key
             raise

@@ -160,6 +160,7 @@ class ExtraMissing(RushesError):
     code: Code = "extra_missing"
 
 
+CASSETTES_EXTRA = 'Cassettes need the cassettes extra: pip install "rushes[cassettes]"'
 GOOGLE_EXTRA = 'Keys of Google Cloud need the google extra: pip install "rushes[google]"'
 MCP_EXTRA = 'Tools for agents need the mcp extra: pip install "rushes[mcp]"'
 MEDIA_EXTRA = 'The local model needs the media extra: pip install "rushes[media]"'

@@ -7,6 +7,8 @@ nothing, exchanges are dropped and counted. A poll that was answered like the on
 No key comes here: a line is overheard before the client adds them. All text is gone through all the same, for keys that
 a provider repeats and for signed addresses. Prompts stay in it: the record is as private as the log.
 
+What a provider says by itself, in a callback, is handed over by whoever hears it.
+
 A kill costs the last second. A file that is damaged, or a newer release's, is put aside.
 """
 
@@ -28,14 +30,30 @@ import msgspec
 import structlog
 from msgspec import Struct
 from msgspec.structs import replace
+from yarl import URL
 
-from rushes.adapters.base import Adapter, Ask, Body, Failed, FlowName, Keep, Part, Request, Response, Sink, Transport
+from rushes.adapters.base import (
+    Adapter,
+    Ask,
+    Body,
+    Failed,
+    FlowName,
+    Heeded,
+    Keep,
+    Part,
+    Request,
+    Response,
+    Sink,
+    Transport,
+    Worth,
+)
 from rushes.adapters.redaction import LONGEST_SECRET, Redaction
 from rushes.faults import Fault, RushesError, Unavailable
 from rushes.units import AssetRef, Clock
 from rushes.video import Target
 
 Got = TypeVar("Got", Response, AssetRef)
+T = TypeVar("T")
 Row: TypeAlias = tuple[int | float | str, ...]
 
 LAYOUT: Final = 1  # raise it with any change that an older release would read wrongly
@@ -48,6 +66,7 @@ PATIENCE_S: Final = 10.0  # how long a reader, or the end, waits for a disk that
 MAX_WAITING: Final = 10_000  # exchanges in memory
 MAX_WAITING_BYTES: Final = 32 * 2**20  # of their answers
 MAX_FOLLOWED: Final = 100_000  # jobs whose last exchange is remembered, to count equal ones
+MAX_CALLS: Final = 20  # rows of one job for callbacks that did not move it: anybody who knows an address can call it
 MAX_TEXT_BYTES: Final = 64 * 1024  # of a body's text
 WINDOW_BYTES: Final = MAX_TEXT_BYTES + LONGEST_SECRET  # what is looked at, so that no key is kept by half
 PORTION_CHARS: Final = 2**20  # of text in one transaction
@@ -88,7 +107,7 @@ class Content(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Asked(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What was said. In the body references stand in the place of files."""
+    """What was said; in a callback, by the provider. In the body references stand in the place of files."""
 
     headers: dict[str, str] = {}
     body: Content | None = None
@@ -96,16 +115,22 @@ class Asked(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Answered(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What came back, or in `fault` why nothing did."""
+    """What came back, or in `fault` why nothing did. To a callback we answered with a status alone."""
 
     headers: dict[str, str] = {}
     body: Content | None = None
     fault: Fault | None = None
     certain: bool = True  # with a fault. False: the provider may have acted all the same
+    worth: Worth | None = None  # of a callback
+    why: str = ""  # of a callback that did nothing: a word, as the log line has it
 
 
 class Exchange(Struct, frozen=True, kw_only=True):
-    """One request and its answer, or `count` equal ones in a row from `at` to `last_at`."""
+    """One request and its answer, or `count` equal ones in a row from `at` to `last_at`.
+
+    In a callback it is the provider's request, and our answer. Of those a job has a row each that moved it, and
+    `MAX_CALLS` others, where equal ones are counted whatever came between them; more than that are in the logs alone.
+    """
 
     id: int  # rises; events have it in their meta, in the list `x`
     job: str
@@ -113,7 +138,7 @@ class Exchange(Struct, frozen=True, kw_only=True):
     flow: FlowName
     provider: str
     method: str
-    url: str  # whole, but for what may be a secret in it
+    url: str  # whole, but for what may be a secret in it; of a callback our path, without its code
     status: int  # 0: there is a fault in its place. A file that was kept: 200
     at: float  # seconds since 1970, UTC, when it was asked
     duration_ms: float  # until the answer was there whole; of the first
@@ -133,7 +158,8 @@ def read(path: Path, job: str) -> list[Exchange]:
                 return []
             _check_layout(db)
             db.row_factory = sqlite3.Row
-            return [_exchange(row) for row in db.execute("SELECT * FROM exchanges WHERE job = ? ORDER BY id", (job,))]
+            rows = db.execute("SELECT * FROM exchanges WHERE job = ? ORDER BY id", (job,)).fetchall()
+        return [_exchange(row) for row in rows]  # the owner can write again
     except (sqlite3.Error, msgspec.MsgspecError) as error:
         raise Unavailable(f"The flight record {path} cannot be read: {error}.") from error
 
@@ -165,8 +191,8 @@ class Heard(Struct, kw_only=True):
     flow: FlowName
     adapter: Adapter
     ask: Ask
-    result: Response | AssetRef | BaseException
-    spooled: Spooled | None = None  # of an answer that is a file
+    result: Response | AssetRef | Heeded | BaseException
+    spooled: Spooled | None = None  # of an answer that is a file, or a callback's body
     at: float = 0.0
     duration_s: float
 
@@ -181,6 +207,51 @@ class FlightTap:
     def on(self, line: Transport, flow: FlowName) -> Transport:
         """The same line, overheard."""
         return _Overheard(line, flow, self)
+
+    def hand_over(
+        self,
+        flow: FlowName,
+        adapter: Adapter,
+        ask: Ask,
+        result: Response | AssetRef | Heeded | BaseException,
+        began_s: float,
+        spooled: Spooled | None = None,
+        id: int = 0,
+    ) -> None:
+        """An exchange has ended. A bug here must not lose what a provider has said."""
+        heard = Heard(
+            id=id,
+            job=self.job,
+            attempt=self.attempt,
+            trace=self.trace,
+            flow=flow,
+            adapter=adapter,
+            ask=ask,
+            result=result,
+            spooled=spooled,
+            duration_s=time.perf_counter() - began_s,
+        )
+        try:
+            known = self.flight.hear(heard)
+        except Exception as error:  # noqa: BLE001 - as above
+            _log.error("flight.failed", job=self.job, error=type(error).__name__, exc_info=error)
+        else:
+            if known and known not in self.ids:
+                self.ids.append(known)
+
+
+class FlightCall:
+    """One callback, from when it came. See `adapters.base.Call`."""
+
+    def __init__(self, tap: FlightTap, adapter: Adapter, request: Request, body: bytes) -> None:
+        self.id = tap.flight.draw()
+        self._tap, self._adapter, self._request, self._body = tap, adapter, request, body
+        self._began_s = time.perf_counter()
+
+    def ended(self, result: Heeded | BaseException) -> None:
+        """See Call."""
+        spooled = Spooled(len(self._body), hashlib.sha256(self._body).hexdigest(), self._body[:WINDOW_BYTES])
+        self._tap.hand_over("callback", self._adapter, self._request, result, self._began_s, spooled, self.id)
 
 
 class _Overheard:
@@ -203,47 +274,20 @@ class _Overheard:
         try:
             got = await doing
         except BaseException as error:
-            self._heard(adapter, ask, error, began_s)
+            self._tap.hand_over(self._flow, adapter, ask, error, began_s)
             raise
         spooled = None
         if isinstance(got, Response) and got.path:  # it may be gone when the thread comes to it
-            with suppress(Exception):  # as in `_heard`
+            with suppress(Exception):  # as in `hand_over`
                 spooled = await asyncio.to_thread(_spooled, Path(got.path))
-        self._heard(adapter, ask, got, began_s, spooled)
+        self._tap.hand_over(self._flow, adapter, ask, got, began_s, spooled)
         return got
-
-    def _heard(
-        self,
-        adapter: Adapter,
-        ask: Ask,
-        result: Response | AssetRef | BaseException,
-        began_s: float,
-        spooled: Spooled | None = None,
-    ) -> None:
-        """Hand over. A bug here must not lose what a provider has said."""
-        tap = self._tap
-        heard = Heard(
-            job=tap.job,
-            attempt=tap.attempt,
-            trace=tap.trace,
-            flow=self._flow,
-            adapter=adapter,
-            ask=ask,
-            result=result,
-            spooled=spooled,
-            duration_s=time.perf_counter() - began_s,
-        )
-        try:
-            known = tap.flight.hear(heard)
-        except Exception as error:  # noqa: BLE001 - as above
-            _log.error("flight.failed", job=tap.job, error=type(error).__name__, exc_info=error)
-        else:
-            if known and known not in tap.ids:
-                tap.ids.append(known)
 
 
 def _likeness(heard: Heard) -> int | None:
     """The same number for an equal question with an equal answer; None where each counts for itself."""
+    if heard.flow == "callback":
+        return _call_likeness(heard)
     match heard.ask:
         case Request(spends=False, body=None) as ask:
             asked = ask.method, ask.url, tuple(ask.query.items())
@@ -260,6 +304,20 @@ def _likeness(heard: Heard) -> int | None:
             return None
 
 
+def _call_likeness(heard: Heard) -> int | None:
+    body = heard.spooled.sha256 if heard.spooled else ""
+    match heard.result:
+        case Heeded(worth="accepted"):  # an event names it
+            return None
+        case Heeded(status=503):  # it waits, and may still move the job: then an event names it
+            ended: object = heard.id
+        case Heeded(status=status, worth=worth, why=why):
+            ended = status, worth, why
+        case error:
+            ended = type(error).__name__
+    return hash((heard.ask.url, body, ended))
+
+
 # ── The record ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -270,6 +328,13 @@ class _Last:
 
     def __init__(self, heard: Heard, likeness: int | None) -> None:
         self.id, self.likeness, self.count, self.at = heard.id, likeness, 1, heard.at
+
+
+def _follow(followed: dict[str, T], job: str, what: T) -> T:
+    if len(followed) >= MAX_FOLLOWED:
+        del followed[next(iter(followed))]
+    followed[job] = what
+    return what
 
 
 class Flight:
@@ -308,6 +373,7 @@ class Flight:
         self._counted: dict[int, _Last] = {}  # whose count has grown since it was written
         self._readers: list[threading.Event] = []  # who waits until all of it is written
         self._lasts: dict[str, _Last] = {}
+        self._calls: dict[str, dict[int, _Last]] = {}  # of each job that was called about, by likeness
         self._last_id = 0
         self.dropped = 0  # exchanges that were not kept, so far
         self._told, self._troubled = 0, False  # of these; and whether the last batch had any
@@ -322,11 +388,25 @@ class Flight:
         """For one effect of a job. See `adapters.base.Recorder`."""
         return FlightTap(self, job, attempt, trace)
 
+    def call(self, job: str, attempt: int, trace: str, adapter: Adapter, request: Request, body: bytes) -> FlightCall:
+        """For one callback. See `adapters.base.CallRecorder`."""
+        return FlightCall(self.tap(job, attempt, trace), adapter, request, body)
+
+    def draw(self) -> int:
+        """An id, for an exchange that is still under way: an event may have to name it before it has ended."""
+        with self._lock:
+            return self._draw(self._clock.now())
+
+    def _draw(self, now: float) -> int:
+        self._last_id = max(self._last_id + 1, _first_id(now))
+        return self._last_id
+
     def hear(self, heard: Heard) -> int:
         """Take over an exchange that has just ended; the answer is its id, 0 where it was dropped."""
         now = self._clock.now()
-        likeness, last = _likeness(heard), self._lasts.get(heard.job)
-        if likeness is not None and last is not None and likeness == last.likeness:
+        likeness = _likeness(heard)
+        last = self._like(heard, likeness)
+        if last is not None:
             last.count, last.at = last.count + 1, now
             with self._lock:
                 self._counted[last.id] = last
@@ -338,19 +418,41 @@ class Flight:
             self._news.set()
         return last.id if last else 0
 
+    def _like(self, heard: Heard, likeness: int | None) -> _Last | None:
+        """The row that an equal exchange has: among a job's callbacks, or its last one of ours."""
+        if likeness is None:
+            return None
+        if heard.flow == "callback":
+            return self._calls.get(heard.job, {}).get(likeness)
+        last = self._lasts.get(heard.job)
+        return last if last is not None and likeness == last.likeness else None
+
     def _take(self, heard: Heard, now: float, likeness: int | None) -> _Last | None:
+        if heard.flow == "callback":
+            return self._take_call(heard, now, likeness)
         self._lasts.pop(heard.job, None)
+        last = self._queue(heard, now, likeness)
+        return last and _follow(self._lasts, heard.job, last)
+
+    def _take_call(self, heard: Heard, now: float, likeness: int | None) -> _Last | None:
+        if likeness is None:
+            return self._queue(heard, now, likeness)
+        calls = self._calls.get(heard.job) or _follow(self._calls, heard.job, {})
+        last = self._queue(heard, now, likeness) if len(calls) < MAX_CALLS else None
+        if last is not None:
+            calls[likeness] = last
+        return last
+
+    def _queue(self, heard: Heard, now: float, likeness: int | None) -> _Last | None:
         size_bytes = len(heard.result.body) if isinstance(heard.result, Response) else 0
+        size_bytes += len(heard.spooled.head) if heard.spooled else 0
         if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + size_bytes > MAX_WAITING_BYTES:
             self.dropped += 1
             return None
-        heard.id = self._last_id = max(self._last_id + 1, _first_id(now))
+        heard.id = heard.id or self._draw(now)
         self._waiting.append(heard)
         self._waiting_bytes += size_bytes
-        if len(self._lasts) >= MAX_FOLLOWED:
-            del self._lasts[next(iter(self._lasts))]
-        last = self._lasts[heard.job] = _Last(heard, likeness)
-        return last
+        return _Last(heard, likeness)
 
     def exchanges(self, job: str) -> list[Exchange]:
         """All that was heard of a job until now, the oldest first. It waits for the disk. Raises Unavailable."""
@@ -403,6 +505,7 @@ class Flight:
             with self._lock:
                 self.dropped += waiting
                 self._lasts.clear()  # their rows may be missing
+                self._calls.clear()
             self._say(type(error).__name__, str(error))
         else:
             self._say("", "")
@@ -501,9 +604,14 @@ def _check_layout(db: sqlite3.Connection) -> None:
         raise _Foreign(f"it has layout {layout}, and this release knows {LAYOUT}")
 
 
+def aside_of(path: Path) -> Path:
+    """Where a file is put that is no record of ours."""
+    return path.with_name(path.name + ASIDE)
+
+
 def _put_aside(path: Path, why: str) -> None:
     """Make room for a new file. Its journal goes: it would be rolled back into the new one."""
-    aside = path.with_name(path.name + ASIDE)
+    aside = aside_of(path)
     _log.warning("flight.put_aside", file=str(aside), detail=why)
     path.replace(aside)
     path.with_name(path.name + "-journal").unlink(missing_ok=True)
@@ -516,11 +624,14 @@ def _size_bytes(db: sqlite3.Connection) -> int:
 
 # ── Making it fit to be kept ──────────────────────────────────────────────────────────────────────────────────────────
 
-ASKED_HEADERS: Final = frozenset({"accept", "content-type", "idempotency-key", "prefer", "x-runway-version"})
+ASKED_HEADERS: Final = frozenset({
+    "accept", "content-type", "idempotency-key", "prefer", "x-runway-version",
+    "user-agent", "webhook-id", "webhook-timestamp",
+})  # fmt: skip
 ANSWERED_HEADERS: Final = frozenset({
     "cf-ray", "content-length", "content-type", "date", "ratelimit", "ratelimit-limit", "ratelimit-remaining",
     "ratelimit-reset", "request-id", "retry-after", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset",
-    "x-request-id",
+    "x-request-id", "openai-poll-after-ms", "retry-after-ms", "x-should-retry",
 })  # fmt: skip
 
 
@@ -532,8 +643,8 @@ class Scribe:
 
     def row(self, heard: Heard) -> Row:
         """What is written, in the order of the columns but for the count."""
-        ask, answered = _said(heard.ask), self._answered(heard)
-        status = heard.result.status if isinstance(heard.result, Response) else 200 * (answered.fault is None)
+        ask, asked, answered = _said(heard.ask), self._asked(heard), self._answered(heard)
+        told = heard.result if isinstance(heard.result, Response | Heeded) else None
         return (
             heard.id,
             heard.job,
@@ -542,32 +653,37 @@ class Scribe:
             heard.adapter.name,
             ask.method if isinstance(ask, Request) else "GET",
             self._url(heard),
-            status,
+            told.status if told else 200 * (answered.fault is None),
             heard.at,
             round(heard.duration_s * 1000, 3),
             heard.at + heard.duration_s,
-            msgspec.json.encode(replace(self._asked(ask), trace=heard.trace)).decode(),
+            msgspec.json.encode(replace(asked, trace=heard.trace)).decode(),
             msgspec.json.encode(answered).decode(),
         )
 
     def _url(self, heard: Heard) -> str:
         url = heard.ask.url
-        whole = "://" in url or url.startswith("@")  # another service of the provider, by its name
-        url = self._without.text(url if whole else self._base_url(heard.adapter) + url)
+        whole = "://" in url or heard.flow == "callback"
+        if not whole and not url.startswith("@"):  # another service of the provider, by its name
+            base = self._base_url(heard.adapter)
+            is_page = isinstance(heard.ask, Keep) and heard.ask.request is None and base.startswith("http")
+            url = str((URL(base) / "").join(URL(url, encoded=True))) if is_page else base + url  # as the client does
+        url = self._without.text(url)
         if not isinstance(heard.ask, Request) or not heard.ask.query:
             return url
         return (
             f"{url}?{urlencode([(name, self._without.value(name, value)) for name, value in heard.ask.query.items()])}"
         )
 
-    def _asked(self, ask: Ask) -> Asked:
-        if not isinstance(ask, Request):
-            return Asked()
-        body = None
-        if ask.body is not None:
+    def _asked(self, heard: Heard) -> Asked:
+        ask = _said(heard.ask)
+        headers, body = self._headers(ask.headers, ASKED_HEADERS), None
+        if heard.flow == "callback" and heard.spooled is not None:
+            body = self._spooled(heard.spooled, headers.get("content-type", ""))
+        elif isinstance(ask, Request) and ask.body is not None:
             kind = "application/json" if isinstance(ask.body, Mapping) else "multipart/form-data"
             body = self._content(msgspec.json.encode(self._symbolic(ask.body), order="deterministic"), kind)
-        return Asked(headers=self._headers(ask.headers, ASKED_HEADERS), body=body)
+        return Asked(headers=headers, body=body)
 
     def _symbolic(self, body: Body) -> object:
         """The body as it is described: files by reference, and a form as the list of its parts."""
@@ -586,12 +702,14 @@ class Scribe:
             case Response() as reply:
                 kind = reply.headers.get("content-type", "")
                 body = self._content(reply.body, kind) if reply.body else None
-                if (large := heard.spooled) is not None:
-                    body = self._described(large.head, large.size_bytes, large.sha256, kind)
+                if heard.spooled is not None:
+                    body = self._spooled(heard.spooled, kind)
                 return Answered(headers=self._headers(reply.headers, ANSWERED_HEADERS), body=body)
             case AssetRef() as kept:
                 size_bytes, sha256, kind = kept.size_bytes, kept.sha256, kept.media_type
                 return Answered(body=Content(size_bytes=size_bytes, sha256=sha256, media_type=kind, key=kept.key))
+            case Heeded(worth=worth, why=why):
+                return Answered(worth=worth, why=why)
             case Failed(fault=fault, certain=certain):
                 return Answered(fault=replace(fault, detail=self._without.text(fault.detail)), certain=certain)
             case error:
@@ -602,6 +720,9 @@ class Scribe:
 
     def _content(self, raw: bytes, media_type: str) -> Content:
         return self._described(raw[:WINDOW_BYTES], len(raw), hashlib.sha256(raw).hexdigest(), media_type)
+
+    def _spooled(self, spooled: Spooled, media_type: str) -> Content:
+        return self._described(spooled.head, spooled.size_bytes, spooled.sha256, media_type)
 
     def _described(self, window: bytes, size_bytes: int, sha256: str, media_type: str) -> Content:
         text, whole = _text(window, cut=len(window) < size_bytes), size_bytes <= MAX_TEXT_BYTES

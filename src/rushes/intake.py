@@ -141,8 +141,9 @@ class Intake:
         seconds = take.probe.duration_seconds
         if seconds is None:  # nobody could look at it then
             seconds = (await self._looked_at(name, field, given.type, take.asset)).duration_seconds
-        made = Made(job=job_id, provider=job.target.provider, handle=job.handle, take=given.take)
-        role = role_of(given)
+        role, made = role_of(given), None
+        if take.kind == "video":  # no other take is known to the provider by the job's name
+            made = Made(job=job_id, provider=job.target.provider, handle=job.handle, take=given.take)
         return Input(type=given.type, role=role, asset=take.asset, duration_seconds=seconds, made=made)
 
     async def _take(self, field: str, job_id: str, index: int, tenant: str) -> tuple[m.Succeeded, Take]:

@@ -31,10 +31,11 @@ from rushes.actors.perform import Performer
 from rushes.actors.system import System
 from rushes.adapters import google_auth
 from rushes.adapters.base import Adapter
-from rushes.adapters.callbacks import Callbacks, verifier_of
+from rushes.adapters.callbacks import Callbacks, base_of, verifier_of
 from rushes.adapters.capabilities import Auth, Setting
 from rushes.adapters.catalogue import ModelSetting, with_settings
 from rushes.adapters.http import PART, Http
+from rushes.adapters.installed import installed_adapters
 from rushes.assets import Assets
 from rushes.emulators.base import ProviderTwin
 from rushes.emulators.local import Lab
@@ -46,9 +47,11 @@ from rushes.faults import GOOGLE_EXTRA, MEDIA_EXTRA, ExtraMissing, Unreadable, b
 from rushes.flight import DEFAULT_KEEP_S, DEFAULT_MAX_BYTES, MIN_BYTES, Flight
 from rushes.keyfile import key_of
 from rushes.studio import Doors, Studio
-from rushes.units import Clock
+from rushes.units import REPLAYING, Clock
 from rushes.video import Probe, fault_of
 from rushes.views.jobs import JobsView, ReadonlyView
+
+__all__ = ["Settings", "installed_adapters", "load_settings", "open_readonly", "open_studio"]
 
 LogFormat = Literal["logfmt", "json", "console"]
 PREFIX: Final = "RUSHES_"
@@ -150,6 +153,7 @@ def set_up_logs(level: str, form: LogFormat = "logfmt", *, serving: bool = False
         return
     structlog.configure(
         processors=[
+            _without_replayed,
             *(() if serving else (_without_outdated,)),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -176,23 +180,16 @@ def _without_traceback(_logger: object, _method: str, event: structlog.typing.Ev
     return event
 
 
-def _without_outdated(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    if event["event"] == OUTDATED:
+def _without_replayed(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    if REPLAYING.get():
         raise structlog.DropEvent
     return event
 
 
-def installed_adapters() -> dict[str, Adapter]:
-    """Every adapter that is registered under the entry point group `rushes.adapters`, ours and other packages'."""
-    made: dict[str, Adapter] = {}
-    for point in entry_points(group="rushes.adapters"):
-        try:
-            adapter: Adapter = point.load()()
-        except Exception as error:  # noqa: BLE001 - somebody else's package must not stop ours
-            _log.error("adapter.failed", entry_point=point.value, error=f"{type(error).__name__}: {error}")
-        else:
-            made[adapter.name] = adapter
-    return dict(sorted(made.items()))
+def _without_outdated(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    if event["event"] == OUTDATED:
+        raise structlog.DropEvent
+    return event
 
 
 def with_models(adapters: Mapping[str, Adapter], settings: Sequence[ModelSetting]) -> dict[str, Adapter]:
@@ -287,10 +284,18 @@ async def open_studio(
     adapters: Mapping[str, Adapter] | None = None,
     environ: Mapping[str, str] | None = None,
     accept_loss: bool = False,
+    serving: bool = False,
 ) -> AsyncGenerator[Studio]:
     """Own a data folder: take up its unfinished jobs, run until the block ends, then stop cleanly.
 
-    `accept_loss`: go on although the log lacks events that it had. Jobs may then be sent, and billed, again.
+    Args:
+        folder: in the place of the settings' own.
+        settings: all of them; else they are read from their usual places.
+        adapters: the providers that there are; else every one that is installed.
+        environ: where keys and addresses are looked for; else the process's own.
+        accept_loss: go on although the log lacks events that it had. Jobs may then be sent, and billed, again.
+        serving: a server over this studio will answer at `public_url`. Else no provider is asked to call back: nobody
+            would hear it, and a lost answer would be waited for in vain.
 
     Raises:
         FolderInUse: another process owns it; its address is in the message.
@@ -302,64 +307,98 @@ async def open_studio(
     set_up_logs(settings.log_level, settings.log_format)
     if folder is not None:
         settings = msgspec.structs.replace(settings, data=str(folder))
-    root = settings.folder
     adapters = with_models(installed_adapters() if adapters is None else adapters, settings.models)
     adapters = with_settings_of(adapters, environ)
     async with AsyncExitStack() as stack:
-        lock = FolderLock.acquire(root)
-        stack.callback(lock.release)
-        clock, assets = SystemClock(), Assets(root / "takes")
-        assets.sweep()
-        credentials, base_urls = credentials_of(adapters, environ), base_urls_of(adapters, environ)
-        lab = Lab(root / "lab", resolve=lambda asset: assets.path(asset.key))
-        stack.callback(lab.close)
-        http = await stack.enter_async_context(
-            Http(
-                base_urls=base_urls,
-                credentials=credentials,
-                read=lambda asset: assets.path(asset.key).read_bytes(),
-                inner={"local": lab},
-                clock=clock,
-                parts=root / "takes" / "parts",  # swept above
-            )
-        )
-        store = await SqliteStore.open(settings.log_file, release=RELEASE, accept_loss=accept_loss)
-        stack.push_async_callback(store.close)
-        jobs = await JobsView.open(store, root / "views.db")
-        stack.push_async_callback(jobs.close)
-        flight = _open_flight(settings, clock, http, credentials)
-        if flight is not None:
-            stack.push_async_callback(asyncio.to_thread, flight.close)
-        callbacks = _callbacks(settings, adapters, environ)
-        performer = Performer(adapters, http, assets, clock, _probe, flight, callbacks)
-        system = System(store=store, adapters=adapters, performer=performer, clock=clock, release=RELEASE)
-        stack.push_async_callback(system.stop, settings.stop_grace_s)
-        doors = Doors(
-            fetch=http.fetch,
-            look_at_image=_look_at_image,
-            look_at_clip=_look_at_clip,
-            reencode=media.reencoded if media.available() else None,
-            credentials=credentials,
-            default_model=settings.default_model,
-            explicit=base_urls,
-            unavailable=_unavailable,
-            announce=lock.announce,
-            callbacks=callbacks,
-            free_bytes=lambda: shutil.disk_usage(root).free,
-        )
-        studio = Studio(system=system, jobs=jobs, adapters=adapters, assets=assets, clock=clock, doors=doors)
-        await system.start()
-        yield studio
+        yield await _opened(stack, settings, adapters, environ, accept_loss=accept_loss, serving=serving)
 
 
-def _callbacks(settings: Settings, adapters: Mapping[str, Adapter], environ: Mapping[str, str]) -> Callbacks | None:
-    """None where no provider can reach us. A secret that is set is looked at all the same: BadRequest names it."""
+async def _opened(
+    stack: AsyncExitStack,
+    settings: Settings,
+    adapters: Mapping[str, Adapter],
+    environ: Mapping[str, str],
+    *,
+    accept_loss: bool,
+    serving: bool,
+) -> Studio:
+    """A studio at work. The stack closes its parts, each before those that it stands on."""
+    lock = FolderLock.acquire(settings.folder)
+    stack.callback(lock.release)
+    clock, assets = SystemClock(), Assets(settings.folder / "takes")
+    assets.sweep()
+    credentials, base_urls = credentials_of(adapters, environ), base_urls_of(adapters, environ)
+    http = await _open_http(stack, settings, assets, clock, credentials, base_urls)
+    store = await SqliteStore.open(settings.log_file, release=RELEASE, accept_loss=accept_loss)
+    stack.push_async_callback(store.close)
+    jobs = await JobsView.open(store, settings.folder / "views.db")
+    stack.push_async_callback(jobs.close)
+    flight = _open_flight(settings, clock, http, credentials)
+    if flight is not None:
+        stack.push_async_callback(asyncio.to_thread, flight.close)
+    callbacks = _callbacks(settings, adapters, environ, serving=serving)
+    performer = Performer(adapters, http, assets, clock, _probe, flight, callbacks)
+    system = System(store=store, adapters=adapters, performer=performer, clock=clock, release=RELEASE)
+    stack.push_async_callback(system.stop, settings.stop_grace_s)
+    doors = msgspec.structs.replace(
+        _doors(settings, http, credentials, base_urls),
+        look_at_clip=_look_at_clip,
+        reencode=media.reencoded if media.available() else None,
+        announce=lock.announce,
+        callbacks=callbacks,
+        recorder=flight,
+        free_bytes=lambda: shutil.disk_usage(settings.folder).free,
+    )
+    studio = Studio(system=system, jobs=jobs, adapters=adapters, assets=assets, clock=clock, doors=doors)
+    await system.start()
+    return studio
+
+
+async def _open_http(
+    stack: AsyncExitStack,
+    settings: Settings,
+    assets: Assets,
+    clock: Clock,
+    credentials: Mapping[str, str],
+    base_urls: Mapping[str, str],
+) -> Http:
+    """The line to all providers; the local one is in this process, with a folder of its own."""
+    lab = Lab(settings.folder / "lab", resolve=lambda asset: assets.path(asset.key))
+    stack.callback(lab.close)
+    http = Http(
+        base_urls=base_urls,
+        credentials=credentials,
+        read=lambda asset: assets.path(asset.key).read_bytes(),
+        inner={"local": lab},
+        clock=clock,
+        parts=settings.folder / "takes" / "parts",  # swept before
+    )
+    return await stack.enter_async_context(http)
+
+
+def _doors(settings: Settings, http: Http, credentials: Mapping[str, str], base_urls: Mapping[str, str]) -> Doors:
+    """What every studio needs from outside, also one that only looks."""
+    return Doors(
+        fetch=http.fetch,
+        look_at_image=_look_at_image,
+        credentials=credentials,
+        default_model=settings.default_model,
+        explicit=base_urls,
+        unavailable=_unavailable,
+    )
+
+
+def _callbacks(
+    settings: Settings, adapters: Mapping[str, Adapter], environ: Mapping[str, str], *, serving: bool
+) -> Callbacks | None:
+    """None where no provider can reach us. What is set is looked at all the same: BadRequest names what is wrong."""
     webhooks = {name: hook for name, one in adapters.items() if (hook := one.capabilities.webhook) is not None}
     secrets = {name: environ.get(hook.env, "") for name, hook in webhooks.items()}
     verifiers = {name: verifier_of(webhooks[name], secret) for name, secret in secrets.items() if secret}
     if not settings.public_url:
         return None
-    return Callbacks(settings.public_url, key_of(settings.folder), verifiers)
+    base_of(settings.public_url)
+    return Callbacks(settings.public_url, key_of(settings.folder), verifiers) if serving else None
 
 
 def _open_flight(settings: Settings, clock: Clock, http: Http, credentials: Mapping[str, str]) -> Flight | None:
@@ -390,14 +429,7 @@ async def open_readonly(settings: Settings, environ: Mapping[str, str] | None = 
         http = await stack.enter_async_context(nowhere)
         performer = Performer(adapters, http, assets, clock, _probe)
         system = System(store=store, adapters=adapters, performer=performer, clock=clock, release=RELEASE)
-        doors = Doors(
-            fetch=http.fetch,
-            look_at_image=_look_at_image,
-            credentials=credentials_of(adapters, environ),
-            default_model=settings.default_model,
-            explicit=base_urls_of(adapters, environ),
-            unavailable=_unavailable,
-        )
+        doors = _doors(settings, http, credentials_of(adapters, environ), base_urls_of(adapters, environ))
         jobs = ReadonlyView(store, settings.folder / "views.db")
         yield Studio(system=system, jobs=jobs, adapters=adapters, assets=assets, clock=clock, doors=doors)
 

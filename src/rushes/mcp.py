@@ -19,6 +19,7 @@ from rushes.api.protocol import problem_of
 from rushes.faults import RushesError
 from rushes.tools import Answer, Refusal, Tool, Video, VideoJob, Watch
 from rushes.units import Billed
+from rushes.video import ending_of
 
 INSTRUCTIONS: Final = (
     "Makes videos with many providers. generate_video answers at once with a job_id; wait_for_video_job waits for the "
@@ -107,5 +108,5 @@ def _result(told: Answer) -> types.CallToolResult:
 
 
 def _link(job: VideoJob, number: int, video: Video) -> types.ResourceLink:
-    name = f"{job.job_id}-{number}.mp4"
+    name = f"{job.job_id}-{number}.{ending_of(video.media_type)}"
     return types.ResourceLink(name=name, uri=video.uri, mime_type=video.media_type, size=video.size_bytes)

@@ -32,6 +32,7 @@ from rushes.faults import BadRequest, RushesError, ServerTrouble, Unavailable, b
 from rushes.studio import Studio
 from rushes.units import Billed, Money
 from rushes.video import (
+    MAX_KEY,
     OPERATIONS,
     EstimateView,
     FaultView,
@@ -45,6 +46,7 @@ from rushes.video import (
     ProviderView,
     Role,
     Status,
+    TakeKind,
     TakeView,
     VideoRequest,
     fault_of,
@@ -89,7 +91,7 @@ class Estimate(VideoRequest, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Generate(Estimate, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The same, and the key that makes it safe to repeat."""
 
-    idempotency_key: Annotated[str, Meta(max_length=255)] = ""
+    idempotency_key: Annotated[str, Meta(max_length=MAX_KEY)] = ""
 
 
 class Get(Arguments, frozen=True, kw_only=True):
@@ -165,8 +167,9 @@ TOLD: Final[Mapping[str, str]] = {
 
 
 class Video(Struct, frozen=True, kw_only=True):
-    """A finished video: where it is, never its bytes."""
+    """A finished video, or a picture beside it: where it is, never its bytes."""
 
+    kind: TakeKind
     uri: str  # file: on this machine, else http: at the server
     media_type: str
     size_bytes: int
@@ -477,6 +480,7 @@ def _next(view: JobView) -> str:
 
 def _video(take: TakeView, desk: Desk) -> Video:
     return Video(
+        kind=take.kind,
         uri=_uri(take, desk),
         media_type=take.media_type,
         size_bytes=take.size_bytes,

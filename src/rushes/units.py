@@ -24,6 +24,9 @@ DEFAULT_TENANT = "default"
 TRACE: ContextVar[str] = ContextVar("trace", default="")
 """The trace that a request belongs to, as W3C's traceparent: a job that begins under it stays in it. Empty: none."""
 
+REPLAYING: ContextVar[bool] = ContextVar("replaying", default=False)
+"""What happens under it has happened before: it runs again to be looked at, and its log lines are nobody's news."""
+
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypedDict, TypeVar, get_args
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from rushes.faults import BadRequest, Fault, bad
 from rushes.units import AssetRef, Billed, Handle, Money, Private
@@ -167,10 +167,14 @@ class VideoRequest(Config, frozen=True, forbid_unknown_fields=True, omit_default
     """How often it may be sent anew, and so be billed once more, while nobody knows what became of an earlier send."""
 
 
+MAX_KEY: Final = 255  # characters of an idempotency key
+MAX_BATCH: Final = 100  # requests
+
+
 class BatchedRequest(VideoRequest, frozen=True, kw_only=True):
     """One of the requests of a batch."""
 
-    idempotency_key: Annotated[str, Meta(min_length=1, max_length=255)] | None = None  # None: made from the batch's
+    idempotency_key: Annotated[str, Meta(min_length=1, max_length=MAX_KEY)] | None = None  # None: made from the batch's
 
     @property
     def plain(self) -> VideoRequest:
@@ -240,10 +244,21 @@ class Probe(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     has_audio: bool | None = None
 
 
+TakeKind = Literal["video", "thumbnail", "spritesheet"]
+"""What a provider made: the video, or a picture beside it (one of its frames, or many of them in rows)."""
+
+
+def ending_of(media_type: str) -> str:
+    """How a take's file name ends: a picture's as its media type says; all else is called mp4."""
+    found = re.fullmatch(r"image/([a-z]{1,8})", media_type)
+    return found[1].replace("jpeg", "jpg") if found else "mp4"
+
+
 class Take(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
-    """One video that we keep."""
+    """One result that we keep. A job's videos come before the pictures beside them."""
 
     index: int
+    kind: TakeKind = "video"
     asset: AssetRef
     probe: Probe = Probe()
 
@@ -257,6 +272,7 @@ class TakeView(Struct, frozen=True, kw_only=True):
     """One take as callers see it. `url` is a path below the server's address, `path` a file on its machine."""
 
     index: int
+    kind: TakeKind
     url: str
     path: str
     media_type: str
@@ -309,6 +325,10 @@ class JobView(Struct, frozen=True, kw_only=True):
     estimate: Money | None = None  # what one send costs at the most; None: no dated price is known
     hidden: bool = False  # it was deleted from the list at /v1/videos; here it stays
 
+    def take(self, index: int) -> TakeView | None:
+        """That of an index, None where there is none: one before it may be missing."""
+        return next((take for take in self.takes if take.index == index), None)
+
     @property
     def ended(self) -> bool:
         """True when nothing more will happen by itself or by command."""
@@ -316,6 +336,10 @@ class JobView(Struct, frozen=True, kw_only=True):
 
 
 UNREADABLE: Final = "unreadable"  # the phase of a job that this release cannot read
+
+
+ListPlace: TypeAlias = tuple[float, int]
+"""A job's place in a list: the time it is ordered by, and its stream."""
 
 
 class JobsQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -461,7 +485,7 @@ class ProviderView(Struct, frozen=True, kw_only=True):
     reason: str  # why not, and what to do
     keys: list[str]  # the variables that its key can come from: the first one that is set
     credential: str  # the one that it comes from; empty where none is needed or none is set
-    in_doubt: str  # A to E: what can be learned about a send whose answer was lost
+    in_doubt: str  # A to E: what can be learned about a plain request, sent from here, whose answer was lost
     cancel: str  # no, stops, destroys
     models: list[ModelView]  # one that makes a clip from words comes first, where there is one
     retired: list[RetirementView]
@@ -498,6 +522,7 @@ class EventView(Struct, frozen=True, kw_only=True):
     type: str
     at: datetime
     data: msgspec.Raw
+    traceparent: str | UnsetType = UNSET  # of the request that began the job, where that had one (W3C trace context)
 
 
 _S = TypeVar("_S", bound=Struct)

@@ -87,6 +87,10 @@ async def conversation(server: Server, studio: Studio) -> list[Frame]:
         for name, args in (("show", {"job": job}), ("poll", {"job": job}), ("cancel", {"job": job, "discard": True})):
             await overheard.say(type="command", id="c", name=name, args=args)
             await overheard.hear("result")
+        await overheard.say(type="command", id="c", name="submit_batch", args={"requests": [TINY]})
+        batch = (await overheard.hear("result"))["batch"]
+        await overheard.say(type="command", id="c", name="batch", args={"batch": batch["id"]})
+        await overheard.hear("result")
         await overheard.say(type="command", id="c", name="collect", args={"job": "job_nobody", "handle": None})
         await overheard.hear("error")
         await overheard.say(type="subscribe", id="a", from_={"epoch": "other", "position": 1})
@@ -94,12 +98,14 @@ async def conversation(server: Server, studio: Studio) -> list[Frame]:
         await overheard.say(type="subscribe", id="a", jobs=[job, "job_odd"], from_="start", status=None)
         await overheard.say(type="subscribe", id="b", job=job, status="succeeded", provider="local")
         await overheard.say(type="subscribe", id="c", snapshots=7)
+        await overheard.say(type="subscribe", id="d", batch=batch["id"], from_="start")
         while overheard.frames[-1]["type"] != "heartbeat":
             await overheard.hear()
         await overheard.say(type="unsubscribe", id="a")
         await overheard.say(type="ping")
         while overheard.frames[-1]["type"] != "pong":
             await overheard.hear()
+    await studio.job(batch["jobs"][0]).result(timeout_s=20)
     return overheard.frames
 
 

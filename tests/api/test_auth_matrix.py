@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from keyring import Ring, bearer, guarded, ring
 from msgspec import Struct
-from talking import TINY, reading, write_log
+from talking import TINY, Frame, reading, write_log
 
 from rushes.api import app as api_app
 from rushes.api.app import Server, build_app, serve
@@ -165,7 +165,13 @@ async def test_every_route_lets_in_whom_it_should_and_nobody_else(
 async def test_every_command_over_the_socket_lets_in_whom_its_route_does(
     studio: Studio, tmp_path: Path, keys: Ring, mine: Mine
 ) -> None:
-    routes = {"generate": "POST /v1/jobs", "show": "GET /v1/jobs/{id}"}
+    routes = {
+        "generate": "POST /v1/jobs",
+        "show": "GET /v1/jobs/{id}",
+        "submit_batch": "POST /v1/batches",
+        "batch": "GET /v1/batches/{id}",
+    }
+    args: dict[str, Frame] = {"generate": {"nonsense": 1}, "submit_batch": {}, "batch": {"batch": mine.batch}}
     async with guarded(studio, tmp_path / "data") as server:
         for caller, token in keys.shown_by().items():
             async with reading(server.url, hello=False) as reader:
@@ -176,8 +182,7 @@ async def test_every_command_over_the_socket_lets_in_whom_its_route_does(
                 await reader.hear("welcome")
                 for name in get_args(CommandName):
                     row = ROWS[routes.get(name, f"POST /v1/jobs/{{id}}/{name}")]
-                    args = {"nonsense": 1} if name == "generate" else {"job": mine.job}
-                    await reader.say(type="command", id=name, name=name, args=args)
+                    await reader.say(type="command", id=name, name=name, args=args.get(name, {"job": mine.job}))
                     answered = await reader.hear()
                     status = STATUS[answered["code"]] if answered["type"] == "error" else 200
                     assert status == expected(row, caller), (caller, name)

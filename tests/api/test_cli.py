@@ -10,50 +10,18 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from command import COMMAND, PATIENCE_S, environ, good, one_sentence, run
 
 from rushes.eventstore.lock import FolderLock
 
-COMMAND = (sys.executable, "-m", "rushes.cli")
 TINY = ("--duration", "1", "--resolution", "180p", "--fps", "8")
 LONG = ("--duration", "60", "--resolution", "720p", "--fps", "30")  # never waited for
-MIDDLE = ("--duration", "10", "--resolution", "360p", "--fps", "30")  # seconds: time enough to interrupt it
-PATIENCE_S = 60.0
-
-
-def environ(**more: str) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
-    return kept | {"PYTHONDONTWRITEBYTECODE": "1", "RUSHES_CONFIG": os.devnull} | more
-
-
-def run(folder: Path, *words: str, command: Sequence[str] = COMMAND, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*command, *words, "--data", str(folder)],
-        env=environ(**env),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-
-
-def good(folder: Path, *words: str) -> str:
-    done = run(folder, *words)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def one_sentence(done: subprocess.CompletedProcess[str], code: int, *told: str) -> None:
-    assert done.returncode == code, done.stderr
-    assert done.stdout == ""
-    said = [line for line in done.stderr.splitlines() if "event=sqlite.outdated" not in line]  # this machine's may be
-    assert len(said) == 1
-    assert said[0].startswith("rushes: ")
-    assert [word for word in told if word not in said[0]] == []
+MIDDLE = ("--duration", "5", "--resolution", "360p", "--fps", "24")  # a second or two: time enough to interrupt it
 
 
 def events_in(folder: Path) -> int:
@@ -161,7 +129,8 @@ def test_a_settings_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_without_the_media_extra_one_sentence_gives_the_install_command(folder: Path) -> None:
     without = "import sys; sys.modules['av'] = None; from rushes.cli import main; sys.exit(main())"
-    done = run(folder, "generate", "x", *TINY, command=(sys.executable, "-c", without))
+    command = [sys.executable, "-c", without, "generate", "x", *TINY, "--data", str(folder)]
+    done = subprocess.run(command, env=environ(), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     one_sentence(done, 2, 'pip install "rushes[media]"')
     assert events_in(folder) == 0
 

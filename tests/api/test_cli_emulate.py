@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import takewhile
@@ -16,33 +14,15 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
+from command import COMMAND, PATIENCE_S, environ, one_sentence, run
 
 from rushes.cli.emulate import clock, exports
 from rushes.emulators.xai import XaiTwin
 from rushes.faults import BadRequest
 from rushes.main import installed_emulators
 
-COMMAND = (sys.executable, "-m", "rushes.cli")
-PATIENCE_S = 60.0
 MODEL = ("--model", "runway/gen4.5", "--duration", "5")
 UNSURE = {"rules": [{"do": "error", "on": "submit", "after_accept": True, "times": 1}]}
-
-
-def environ(**more: str) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-    return kept | {"PYTHONDONTWRITEBYTECODE": "1", "RUSHES_CONFIG": os.devnull} | more
-
-
-def run(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *words, "--data", str(folder)]
-    return subprocess.run(command, env=environ(**env), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-
-
-def one_sentence(done: subprocess.CompletedProcess[str], *told: str) -> None:
-    assert (done.returncode, done.stdout) == (2, ""), done.stderr
-    (said,) = done.stderr.splitlines()
-    assert said.startswith("rushes: ")
-    assert [word for word in told if word not in said] == []
 
 
 @contextmanager
@@ -59,6 +39,11 @@ def emulating(*words: str) -> Iterator[dict[str, str]]:
         finally:
             process.send_signal(signal.SIGINT)
             assert process.wait(PATIENCE_S) == 0
+
+
+def generating(folder: Path, **env: str) -> subprocess.Popen[bytes]:
+    words = [*COMMAND, "generate", "a lake", "--model", "veo", "--data", str(folder)]
+    return subprocess.Popen(words, env=environ(**env), stdout=subprocess.DEVNULL)
 
 
 def ask(url: str, path: str, body: object = None) -> Any:
@@ -96,13 +81,22 @@ def test_a_key_that_is_no_word_is_made_and_works(tmp_path: Path) -> None:
         keys = {name: env[name] for name in ("STORAGE_EMULATOR_HOST", *(f"GOOGLE_{word}" for word in told))}
         url, account = keys["GOOGLE_VERTEX_BASE_URL"], Path(keys["GOOGLE_APPLICATION_CREDENTIALS"])
         assert json.loads(account.read_text("utf-8"))["token_uri"] == f"{url}/token"
-        for bucket in ({}, {"VEO_BUCKET": "mine"}):
-            done = run(tmp_path / "data", "generate", "a lake", "--model", "veo", **keys, **bucket)
-            assert done.returncode == 0, done.stderr
+        one = generating(tmp_path / "one", **keys)  # side by side: each asks after ten seconds
+        with one, generating(tmp_path / "other", **keys, VEO_BUCKET="mine") as other:
+            assert [process.wait(PATIENCE_S) for process in (one, other)] == [0, 0]
         asked = [line["path"] for line in ask(url.removesuffix("/veo"), "/_rushes/ledger")["requests"]]
         assert asked.count("/token") == 2
         assert sum(path.startswith("/storage/") for path in asked) == 1
     assert not account.exists()
+
+
+def test_the_labs_twin_stands_in_for_the_lab_of_the_process(tmp_path: Path) -> None:
+    with emulating("local", "--clock", "20") as env:
+        url = env["RUSHES_LOCAL_URL"]
+        done = run(tmp_path / "data", "generate", "a lake", "--model", "local", **env)
+        assert done.returncode == 0, done.stderr
+        (charge,) = ask(url, "/_rushes/ledger")["charges"]
+    assert (charge["micro_usd"], list((tmp_path / "data" / "lab").iterdir())) == (0, [])
 
 
 def test_several_share_a_port_and_a_seed_draws_the_same_ids() -> None:
@@ -136,7 +130,6 @@ def test_a_twin_names_the_variables_of_its_sdks() -> None:
     ("words", "named"),
     [
         (["runwy"], ["NAME", "runwy", ", ".join(installed_emulators())]),
-        (["local"], ["NAME", "local"]),
         (["xai", "xai"], ["NAME", "twice"]),
         (["xai", "--port", "70000"], ["--port", "65535"]),
         (["xai", "--port", "1", "--listen", "127.0.0.1:1"], ["--port", "--listen"]),
@@ -147,14 +140,14 @@ def test_a_twin_names_the_variables_of_its_sdks() -> None:
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path: Path, words: list[str], named: list[str]) -> None:
-    one_sentence(run(tmp_path / "data", "emulate", *words), *named)
+    one_sentence(run(tmp_path / "data", "emulate", *words), 2, *named)
     assert not (tmp_path / "data").exists()
 
 
 def test_a_port_in_use(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        one_sentence(run(tmp_path / "data", "emulate", "xai", "--port", port), port, "in use")
+        one_sentence(run(tmp_path / "data", "emulate", "xai", "--port", port), 2, port, "in use")
 
 
 def test_its_clock_is_the_walls_or_fast_or_begins_when_told() -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import os
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import COMMAND, PATIENCE_S, environ, one_sentence, run
 
 from rushes.api.auth import create, revoke, stored
 from rushes.cli.arguments import parse
@@ -27,25 +26,7 @@ from rushes.faults import FolderTrouble, RushesError
 from rushes.main import Settings
 
 SEEN_WITHIN_S = 2.0
-PATIENCE_S = 60.0
-COMMAND = (sys.executable, "-m", "rushes.cli")
 TINY = ("--duration", "1", "--resolution", "180p", "--fps", "8")
-
-
-def environ(**more: str) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
-    return kept | {"PYTHONDONTWRITEBYTECODE": "1", "RUSHES_CONFIG": os.devnull} | more
-
-
-def run(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *words, "--data", str(folder)]
-    return subprocess.run(command, env=environ(**env), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-
-
-def one_sentence(done: subprocess.CompletedProcess[str], code: int, *told: str) -> None:
-    said = [line for line in done.stderr.splitlines() if "event=sqlite.outdated" not in line]  # this machine's may be
-    assert (done.returncode, done.stdout, len(said)) == (code, "", 1), said
-    assert [word for word in told if word not in said[0]] == []
 
 
 def doctor(folder: Path, *words: str) -> dict[str, tuple[str, str]]:

@@ -7,12 +7,12 @@ import json
 import os
 import sqlite3
 import subprocess
-import sys
 import urllib.request
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from command import COMMAND, PATIENCE_S, environ, good, one_sentence, run
 from make_jobs import writes
 
 import rushes
@@ -20,38 +20,12 @@ from rushes.eventstore.marker import read_marker
 from rushes.eventstore.sqlite import SqliteStore
 from rushes.testing.eventstore import birth
 
-COMMAND = (sys.executable, "-m", "rushes.cli")
-PATIENCE_S = 60.0
 JOB = "job_succeeded"
 EVENTS = sum(len(write.events) for write in writes())
 
 
-def environ() -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
-    return kept | {"PYTHONDONTWRITEBYTECODE": "1", "RUSHES_CONFIG": os.devnull}
-
-
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *words, "--data", str(folder)]
-    return subprocess.run(
-        command, env=environ(), capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=folder.parent
-    )
-
-
-def good(folder: Path, *words: str) -> str:
-    done = run(folder, *words)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def refused(folder: Path, code: int, *words: str) -> str:
-    """One sentence, and that code."""
-    done = run(folder, *words)
-    assert (done.returncode, done.stdout) == (code, ""), done.stderr
-    said = [line for line in done.stderr.splitlines() if "event=sqlite.outdated" not in line]  # this machine's may be
-    assert len(said) == 1
-    assert said[0].startswith("rushes: ")
-    return said[0]
+    return one_sentence(run(folder, *words), code)
 
 
 def tampered(folder: Path, statement: str) -> None:
@@ -105,7 +79,8 @@ def test_fixing_mends_what_can_be_mended(folder: Path) -> None:
     assert "nothing wrong" in good(folder, "verify")
 
 
-def test_what_cannot_be_looked_at_is_said(folder: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_looked_at_is_said(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     assert "There is no log" in refused(tmp_path / "nowhere", 2, "verify")
     assert "FILE: There is no log" in refused(folder, 2, "verify", "nothing.db")
     (tmp_path / "text.db").write_text("a letter to my aunt\n" * 500)

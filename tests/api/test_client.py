@@ -36,7 +36,7 @@ from rushes.faults import (
 )
 from rushes.studio import Studio
 from rushes.units import utc
-from rushes.video import EventView, JobsFields, JobView, VideoRequest
+from rushes.video import BatchedRequest, EventView, JobsFields, JobView, VideoRequest
 
 LAKE = VideoRequest(**TINY)
 LONG = VideoRequest(**TINY | {"duration_seconds": 60, "fps": 30})
@@ -107,6 +107,43 @@ async def test_uploads_of_both_kinds(client: Client) -> None:
     assert await client.upload(b"\x89PNG\r\n\x1a\n" + b"x" * 2_000_000) == streamed
 
 
+async def test_a_batch_from_requests_to_its_end(client: Client, studio: Studio) -> None:
+    requests = [BatchedRequest(**TINY | {"seed": seed}) for seed in (1, 2)]
+    batch, replayed = await client.submit_batch(requests, "film")
+    again, repeated = await client.submit_batch(requests, "film")
+    assert (again.jobs, replayed, repeated) == (batch.jobs, False, True)
+    for desk in (client, studio):
+        versions: dict[str, list[int]] = {job: [0] for job in batch.jobs}
+        async with aclosing(desk.updates_of(batch.jobs)) as updates:
+            async for view in updates:
+                versions[view.id].append(view.version)
+        assert versions == {job: sorted({*seen}) for job, seen in versions.items()}, "each is newer than the last"
+        assert [seen[-1] for seen in versions.values()] == [(await studio.show(job)).version for job in batch.jobs]
+    done = await client.batch(batch.id)
+    assert (done, done.counts["succeeded"], done.ended) == (await studio.batch(batch.id), 2, True)
+    shown: list[Sequence[JobView]] = []
+    async with aclosing(client.follow(start="start", batch=batch.id, on_snapshots=shown.append)) as events:
+        told = [await anext(events) for _ in range(sum(seen[-1] for seen in versions.values()))]
+    assert {event.job_id for event in told} == {*batch.jobs}
+    assert [event.type for event in told].count("job.succeeded") == 2
+    assert [view.id for view in shown[0]] == batch.jobs
+
+
+async def test_updates_of_a_batch_outlive_the_server(studio: Studio) -> None:
+    server = await serve(studio, "127.0.0.1:0")
+    seen: list[tuple[str, int]] = []
+    async with Client(server.url) as client:
+        batch, _ = await client.submit_batch([BatchedRequest(**TINY), BatchedRequest(**TINY)])
+        async with aclosing(client.updates_of(batch.jobs)) as updates:
+            async for view in updates:
+                seen.append((view.id, view.version))
+                if len(seen) == 3:
+                    server = await restarted(studio, server)
+    assert len(seen) == len({*seen})
+    assert {(job, (await studio.show(job)).version) for job in batch.jobs} <= {*seen}
+    await server.close()
+
+
 # ── errors ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 FAULTS = [Fault("unsupported_feature", "No.", field="seed"), Fault("invalid_input", "Nor that.", field="fps")]
@@ -154,6 +191,14 @@ async def test_errors_over_the_line(client: Client, studio: Studio, tmp_path: Pa
         await anext(client.updates("job_nobody"))
     with pytest.raises(NotFound):
         await anext(client.follow("job_nobody"))
+    for of_many in (client.updates_of, studio.updates_of):
+        with pytest.raises(NotFound):
+            await anext(of_many(["job_nobody"]))
+    with pytest.raises(NotFound):
+        await client.batch("batch/nobody")
+    with pytest.raises(BadRequest) as one_of_two:
+        await client.submit_batch([BatchedRequest(**TINY), BatchedRequest(prompt="a", duration_seconds=61)])
+    assert one_of_two.value.field == "requests[1].duration_seconds"
     assert studio.store.position == 0
     view, _ = await client.submit(LAKE, "k")
     with pytest.raises(NotFound):
@@ -173,6 +218,9 @@ async def test_a_server_that_is_not_there() -> None:
         for asked in (
             client.show("job_a"),
             client.submit(LAKE),
+            client.submit_batch([BatchedRequest(**TINY)]),
+            client.batch("batch_a"),
+            anext(client.updates_of(["job_a"])),
             anext(client.updates("job_a")),
             anext(client.follow()),
         ):
@@ -214,6 +262,9 @@ async def test_a_lost_answer_to_a_submit_is_said() -> None:
         with pytest.raises(ServerTrouble) as lost:
             await client.submit(LAKE, "k")
         assert (lost.value.billed, lost.value.idempotency_key) == ("unknown", "k")
+        with pytest.raises(ServerTrouble) as many:
+            await client.submit_batch([BatchedRequest(**TINY)], "k")
+        assert (many.value.billed, many.value.idempotency_key) == ("unknown", "k")
         with pytest.raises(ServerTrouble) as harmless:
             await client.show("job_a")
         assert harmless.value.billed == "no"
@@ -345,6 +396,8 @@ async def test_following_by_filter_with_snapshots_and_a_cursor_for_another_proce
 async def test_what_cannot_be_followed_says_why(client: Client) -> None:
     wrong: list[tuple[dict[str, Any], type[RushesError]]] = [
         ({"jobs": ["job_nobody"]}, NotFound),
+        ({"batch": "batch_nobody"}, NotFound),
+        ({"batch": "batch_a", "job_id": "job_a"}, BadRequest),
         ({"jobs": ["a"], "job_id": "a"}, BadRequest),
         ({"status": "done"}, BadRequest),
         ({"snapshots": 201}, BadRequest),

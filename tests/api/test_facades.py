@@ -72,7 +72,9 @@ async def ask(web: Web, path: str, status: int = 200, **more: Any) -> Any:
 
 
 @asynccontextmanager
-async def before(folder: Path, adapter: Adapter, twin: ProviderTwin, **environ: str) -> AsyncIterator[tuple[Web, Rig]]:
+async def before(
+    folder: Path, adapter: Adapter, twin: ProviderTwin, **environ: str
+) -> AsyncIterator[tuple[Web, Rig[Any]]]:
     """A server over one provider's twin."""
     async with provider(folder, adapter, twin, environ) as rig:
         server = await serve(rig.studio, "127.0.0.1:0")

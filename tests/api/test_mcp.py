@@ -23,6 +23,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.shared.exceptions import MCPError
 from server import serving
 
+from rushes.cli import mcp
 from rushes.cli.desk import Desk
 from rushes.cli.mcp import Front
 from rushes.client import Client as HttpClient
@@ -249,14 +250,18 @@ async def test_a_server_with_keys_wants_one_from_an_agent_too(folder: Path) -> N
             assert (await call(client, "list_video_jobs"))["jobs"] == []
 
 
-async def test_a_folder_that_cannot_be_had_is_told_by_each_call(folder: Path) -> None:
+async def test_a_folder_that_cannot_be_had_is_told_by_each_call(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mcp, "PATIENCE_S", 0.2)
     lock = FolderLock.acquire(folder)
-    async with agent(folder) as client:
-        problem = await refused(client, "list_video_jobs")
-        assert (problem["code"], problem["billed"]) == ("folder_in_use", "no")
-        assert str(os.getpid()) in problem["detail"]
+    async with Front(load_settings({"data": str(folder)}, {})) as front:
+        await front.open()  # a server begins so, and lives
+        jobs = tools_at(front.desk)["list_video_jobs"]
+        for _ in range(2):
+            problem = (await jobs.call())["error"]
+            assert (problem["code"], problem["billed"]) == ("folder_in_use", "no")
+            assert str(os.getpid()) in problem["detail"]
         lock.release()
-        assert (await call(client, "list_video_jobs"))["jobs"] == []
+        assert (await jobs.call())["jobs"] == []
 
 
 HELLO: list[dict[str, Any]] = [

@@ -224,6 +224,30 @@ async def test_a_clip_is_made_over_where_its_model_takes_clips(tmp_path: Path) -
         assert rig.asked()[1].endswith("/remix")
 
 
+async def test_pictures_that_a_job_kept_are_variants_of_its_content(tmp_path: Path) -> None:
+    environ = {"OPENAI_BASE_URL": "URL", "OPENAI_API_KEY": "k"}
+    twin = SoraTwin(clip=CLIP, key="k", start_s=0.0, render_s=0.5)
+    async with provider(tmp_path, Sora(), twin, environ) as rig:
+        server = await serve(rig.studio, "127.0.0.1:0")
+        async with aiohttp.ClientSession(base_url=server.url) as web:
+            job = await rig.studio.generate("a lake", model="sora-2", provider_options={"variants": ["thumbnail"]})
+            content = f"/v1/videos/{job.id}/content"
+            early = await refused(web, "GET", f"{content}?variant=thumbnail", 409)
+            assert (early["code"], early["retryable"]) == ("not_found", True)
+            assert (await refused(web, "GET", f"{content}?variant=spritesheet", 400))["param"] == "variant"
+            clip, thumbnail = (await job.result(timeout_s=20)).job.takes
+            for query, take in (("", clip), ("?variant=video", clip), ("?variant=thumbnail", thumbnail)):
+                async with web.get(content + query) as reply:
+                    assert hashlib.sha256(await reply.read()).hexdigest() == take.sha256
+                    assert (reply.status, reply.content_type) == (200, take.media_type)
+            async with web.get(thumbnail.url) as reply:
+                assert hashlib.sha256(await reply.read()).hexdigest() == thumbnail.sha256
+                assert reply.headers["Content-Disposition"] == f'inline; filename="{job.id}-1.webp"'
+            error = await refused(web, "GET", f"{content}?variant=spritesheet", 400)
+            assert (error["code"], error["param"]) == ("unsupported_feature", "variant")
+        await server.close()
+
+
 async def test_the_same_key_is_the_same_video(web: Web) -> None:
     key = {"Idempotency-Key": "k"}
     first = await ask(web, "POST", "/v1/videos", 200, json=WISH, headers=key)

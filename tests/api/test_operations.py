@@ -15,6 +15,7 @@ import aiohttp
 import msgspec
 import pytest
 from acme import Acme, AcmeTwin, Wire, make
+from msgspec.structs import replace
 from talking import TINY, reading
 
 from rushes import flight
@@ -31,6 +32,7 @@ HEAD = re.compile(r"# (HELP|TYPE) rushes_([a-z_]+) (.+)")
 CORE = {
     *("jobs_total", "job_duration_seconds", "queue_wait_seconds", "provider_requests_total", "poll_lag_seconds"),
     *("events_appended_total", "replay_duration_seconds", "ws_subscribers", "asset_bytes_total", "spend_usd_total"),
+    "flight_dropped_total",
     "jobs_in_state",
 }
 LABELS = {"provider", "model", "outcome", "op", "code", "kind", "state", "le"}
@@ -134,8 +136,8 @@ async def test_a_server_that_has_all_it_needs_is_ready(web: aiohttp.ClientSessio
 
 
 async def test_one_whose_disk_is_nearly_full_is_not(studio: Studio, web: aiohttp.ClientSession) -> None:
-    doors: Any = studio._doors
-    studio._doors = msgspec.structs.replace(doors, free_bytes=lambda: MIN_FREE_BYTES - 1)
+    doors = replace(studio._parts.doors, free_bytes=lambda: MIN_FREE_BYTES - 1)
+    studio._parts = replace(studio._parts, doors=doors)
     status, problem = await ready(web)
     assert (status, problem["code"], problem["retryable"], problem["billed"]) == (503, "unavailable", True, "no")
     assert "63 MiB left" in problem["detail"]
@@ -229,6 +231,8 @@ async def test_a_job_stays_in_the_trace_that_it_began_in_also_after_a_restart(tm
         told = await traces(studio, job)
         assert (len(told) > 5, {*told}) == (True, {TRACED})
         assert {*await traces(studio, without)} == {""}
+        assert {event.traceparent for event in await studio.events(job)} == {TRACED}
+        assert {event.traceparent for event in await studio.events(without)} == {msgspec.UNSET}
     exchanges = flight.read(settings.flight_file, job)
     assert {exchange.asked.trace for exchange in exchanges} == {TRACED}
     assert {exchange.asked.trace for exchange in flight.read(settings.flight_file, without)} == {""}

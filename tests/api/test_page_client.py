@@ -204,6 +204,35 @@ async def test_filters_and_snapshots(server: Server, studio: Studio, script: str
         await program.ended()
 
 
+async def test_a_batch_is_begun_shown_and_followed(server: Server, studio: Studio, script: str, tmp_path: Path) -> None:
+    text = """
+    const requests = [options.request, { ...options.request, seed: 8 }];
+    const { batch, replayed } = await rushes.submitBatch(requests, { idempotencyKey: "k" });
+    say([batch.jobs, replayed, (await rushes.submitBatch(requests, { idempotencyKey: "k" })).replayed]);
+    const left = new Set(batch.jobs);
+    const onSnapshots = (views) => say(views.map((view) => view.id));
+    for await (const event of rushes.follow({ batch: batch.id }, { from: "start", onSnapshots })) {
+      if (event.type === "job.succeeded") left.delete(event.job_id);
+      if (!left.size) break;
+    }
+    say((await rushes.batch(batch.id)).counts.succeeded);
+    say(await wrong(rushes.batch("batch_nobody")));
+    say(await wrong(take(rushes.follow({ batch: "batch_nobody" }), 1)));
+    say(await wrong(rushes.submitBatch([{ prompt: "a", sead: 1 }])));
+    rushes.close();
+    """
+    async with running(tmp_path, script, server.url, text, request=TINY) as program:
+        jobs, replayed, again = await program.said()
+        assert (replayed, again, len(jobs)) == (False, True, 2)
+        assert [await program.said() for _ in range(2)] == [jobs, 2]
+        errors = [await program.said() for _ in range(3)]
+        assert [error["field"] for error in errors] == ["batch", "batch", "requests[0].sead"]
+        assert [error["code"] for error in errors] == ["not_found", "not_found", "invalid_input"]
+        assert {(error["ours"], error["billed"]) for error in errors} == {(True, "no")}
+        await program.ended()
+    assert {view.id for view in (await studio.jobs()).jobs} == {*jobs}
+
+
 async def test_keys(studio: Studio, script: str, tmp_path: Path) -> None:
     keys = ring(tmp_path / "data")
     text = """

@@ -25,6 +25,7 @@ from rushes.api.rest import MAX_WAIT_S
 from rushes.eventstore.lock import holder
 from rushes.faults import BadRequest
 from rushes.studio import Studio
+from rushes.studio.beginning import begun, ready
 from rushes.units import keyed_batch_id
 from rushes.video import Batch, VideoRequest, decode
 
@@ -254,15 +255,15 @@ async def test_a_batch_that_is_sent_again_begins_nothing_twice(web: Web, studio:
 async def test_a_batch_that_was_cut_short_is_made_whole_by_sending_it_again(web: Web, studio: Studio) -> None:
     """Its first job is there, as after a crash in the middle: the others begin, and it does not."""
     name = keyed_batch_id("default", "film")
-    first = await studio._ready(
-        decode(msgspec.json.encode(shots(3)["requests"][0]), VideoRequest), f"{name}/0", "default"
-    )
-    assert isinstance(first, JobRequested)
-    begun, _ = await studio._begin(replace(first, batch=Batch(id=name, index=0, size=3)), f"{name}/0", "default")
+    asked = decode(msgspec.json.encode(shots(3)["requests"][0]), VideoRequest)
+    requested = await ready(studio._parts, asked, f"{name}/0", "default")
+    assert isinstance(requested, JobRequested)
+    requested = replace(requested, batch=Batch(id=name, index=0, size=3))
+    first, _ = await begun(studio._parts, requested, f"{name}/0", "default")
     partial = await ask(web, "GET", f"/v1/batches/{name}", 200)
-    assert (partial["jobs"], partial["size"], partial["absent"], partial["ended"]) == ([begun.id], 3, 2, False)
+    assert (partial["jobs"], partial["size"], partial["absent"], partial["ended"]) == ([first.name], 3, 2, False)
     made = await ask(web, "POST", "/v1/batches", 202, json=shots(3), headers={"Idempotency-Key": "film"})
-    assert (made["id"], made["jobs"][0], made["absent"]) == (name, begun.id, 0)
+    assert (made["id"], made["jobs"][0], made["absent"]) == (name, first.name, 0)
     assert len((await studio.jobs()).jobs) == 3
 
 

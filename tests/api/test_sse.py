@@ -17,7 +17,7 @@ from rushes.api.app import Server
 from rushes.api.stream import Limits
 from rushes.eventstore.base import Birth, Head, NewEvent, Write
 from rushes.studio import Studio
-from rushes.video import VideoRequest
+from rushes.video import BatchedRequest, VideoRequest
 
 
 class Message(Struct, frozen=True):
@@ -118,6 +118,18 @@ async def test_filters_are_those_of_the_socket(server: Server, studio: Studio, q
     assert heard[0].data["data"] == {"route": [{"provider": "here"}]}
 
 
+async def test_a_batch_is_shown_and_told(server: Server, studio: Studio) -> None:
+    batch, _ = await studio.submit_batch([BatchedRequest(**TINY), BatchedRequest(**TINY)])
+    for job in batch.jobs:
+        await studio.job(job).result(timeout_s=20)
+    await write_log(studio, "job_other", 5)
+    async with source(server.url, batch=batch.id, **{"from": "start"}) as events:
+        subscribed, *messages = await events.until_caught_up()
+    assert [view["id"] for view in subscribed.data["snapshots"]] == batch.jobs
+    assert {message.data["job_id"] for message in messages} == {*batch.jobs}
+    assert [one.data["type"] for one in messages].count("job.succeeded") == 2
+
+
 async def test_a_reader_that_comes_again_misses_nothing_and_sees_nothing_twice(server: Server, studio: Studio) -> None:
     rng = random.Random(7)
     seen: list[tuple[int, int]] = []
@@ -167,6 +179,8 @@ async def test_silence_has_heartbeats_and_quiet_cursors_move(serving: Serve, stu
         ("/v1/events?snapshots=300", 400, "invalid_input", "snapshots"),
         ("/v1/events?jobs=job_a&job=job_a", 400, "invalid_input", "jobs"),
         ("/v1/events?job=job_nobody", 404, "not_found", None),
+        ("/v1/events?batch=batch_nobody", 404, "not_found", "batch"),
+        ("/v1/events?batch=batch_a&jobs=job_a", 400, "invalid_input", "batch"),
         ("/v1/jobs/job_nobody/stream", 404, "not_found", None),
         ("/v1/events?from=other:0", 409, "conflict", None),
         ("/v1/events?from={epoch}:99", 409, "conflict", None),

@@ -27,6 +27,8 @@ ROUTES = {
     "poll": "POST /v1/jobs/{id}/poll",
     "cancel": "POST /v1/jobs/{id}/cancel",
     "collect": "POST /v1/jobs/{id}/collect",
+    "submit_batch": "POST /v1/batches",
+    "batch": "GET /v1/batches/{id}",
 }
 
 
@@ -60,6 +62,21 @@ async def test_a_running_job_is_cancelled(server: Server, studio: Studio) -> Non
         assert [view.status async for view in studio.updates(job)][-1] == "cancelled"
 
 
+async def test_a_batch_from_command_to_its_jobs(server: Server, studio: Studio) -> None:
+    requests = {"requests": [LONG, LONG | {"seed": 8}]}
+    async with reading(server.url) as reader:
+        begun = await ask(reader, "submit_batch", requests, idempotency_key="k")
+        assert (begun["name"], begun["replayed"], begun["job"]) == ("submit_batch", False, None)
+        batch = begun["batch"]
+        assert [view.id for view in (await studio.jobs(batch=batch["id"], order="asc")).jobs] == batch["jobs"]
+        again = await ask(reader, "submit_batch", requests, idempotency_key="k")
+        assert (again["replayed"], again["batch"]["jobs"]) == (True, batch["jobs"])
+        shown = await ask(reader, "batch", {"batch": batch["id"]})
+        assert (shown["batch"]["jobs"], shown["job"]) == (batch["jobs"], None)
+    for job in batch["jobs"]:
+        await studio.job(job).cancel(discard=True)
+
+
 @pytest.mark.parametrize(
     ("name", "args", "route"),
     [
@@ -71,6 +88,9 @@ async def test_a_running_job_is_cancelled(server: Server, studio: Studio) -> Non
         ("poll", {"job": "job_nobody"}, ("POST", "/v1/jobs/job_nobody/poll")),
         ("cancel", {"job": "job_nobody"}, ("POST", "/v1/jobs/job_nobody/cancel")),
         ("collect", {"job": "job_nobody"}, ("POST", "/v1/jobs/job_nobody/collect")),
+        ("submit_batch", {"requests": [TINY, {"prompt": "a", "fps": 7}]}, ("POST", "/v1/batches")),
+        ("submit_batch", {"requests": []}, ("POST", "/v1/batches")),
+        ("batch", {"batch": "batch_nobody"}, ("GET", "/v1/batches/batch_nobody")),
     ],
 )
 async def test_an_error_is_the_problem_of_http(
@@ -99,6 +119,9 @@ async def test_a_key_of_another_request_is_a_conflict_that_names_its_job(server:
     [
         ({"name": "generate", "args": TINY, "idempotency_key": " "}, "idempotency_key"),
         ({"name": "show", "args": {"job": "job_a"}, "idempotency_key": "k"}, "idempotency_key"),
+        ({"name": "submit_batch", "args": {"requests": [TINY]}, "idempotency_key": ""}, "idempotency_key"),
+        ({"name": "batch", "args": {"batch": "batch_a"}, "idempotency_key": "k"}, "idempotency_key"),
+        ({"name": "batch", "args": {"job": "job_a"}}, "job"),
         ({"name": "delete", "args": {}}, "name"),
         ({"name": "show"}, "job"),
         ({"name": "show", "args": {"job": 7}}, "job"),

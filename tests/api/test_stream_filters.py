@@ -1,4 +1,4 @@
-"""What a subscription can ask for: jobs, status, provider; how they are at its beginning; where a quiet one is."""
+"""What a subscription can ask for: jobs, batch, status, provider; how they are at its start; where a quiet one is."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from pathlib import Path
 import msgspec
 import pytest
 from keyring import guarded, ring
+from msgspec.structs import replace
 from talking import TINY, Frame, Reader, Serve, reading, write_log
 
+from rushes.actors.messages import JobRequested
 from rushes.api.app import Server
 from rushes.api.feed import Facts, Feed, Filter, facts_after
 from rushes.api.stream import Limits
 from rushes.eventstore.base import Birth, Head, NewEvent, Write
 from rushes.studio import Studio
-from rushes.video import VideoRequest
+from rushes.studio.beginning import begun, ready
+from rushes.units import keyed_batch_id
+from rushes.video import Batch, BatchedRequest, VideoRequest
 
 LIFE = ("job.requested", "submission.started", "submission.accepted", "progress.reported", "job.succeeded")
 
@@ -148,7 +152,10 @@ async def test_all_jobs_begin_with_those_that_changed_last(server: Server, studi
         ({"provider": ""}, "provider"),
         ({"snapshots": 201}, "snapshots"),
         ({"jobs": ["job_a"], "snapshots": 1}, "snapshots"),
-        ({"batch": "bat_1"}, "batch"),
+        ({"batch": 7}, "batch"),
+        ({"batch": "batch_a", "job": "job_a"}, "batch"),
+        ({"batch": "batch_a", "jobs": ["job_a"]}, "batch"),
+        ({"batch": "batch_a", "snapshots": 1}, "snapshots"),
     ],
 )
 async def test_a_filter_that_makes_no_sense_names_its_field(server: Server, wanted: Frame, field: str) -> None:
@@ -175,6 +182,101 @@ async def test_jobs_of_a_list_that_cannot_be_read_are_named_and_told(server: Ser
         error = await reader.hear("error")
         assert (error["code"], error["job_id"], error["billed"]) == ("unreadable", "job_odd", "unknown")
         assert len(await reader.until_caught_up()) == 2
+
+
+# ── batches ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def shots(count: int) -> list[BatchedRequest]:
+    return [BatchedRequest(**TINY | {"seed": seed}) for seed in range(count)]
+
+
+async def test_a_batch_is_shown_whole_and_then_told_of_its_jobs_alone(server: Server, studio: Studio) -> None:
+    batch, _ = await studio.submit_batch(shots(2))
+    outside, _ = await studio.submit(VideoRequest(**TINY))
+    async with reading(server.url) as reader:
+        await reader.say(type="subscribe", id="a", batch=batch.id)
+        subscribed = await reader.hear("subscribed")
+        assert [view["id"] for view in subscribed["snapshots"]] == batch.jobs
+        assert (subscribed["snapshot"], subscribed["partial"]) == (None, False)
+        versions = {view["id"]: [view["version"]] for view in subscribed["snapshots"]}
+        await studio.job(outside.id).result(timeout_s=20)
+        ended = {view["id"] for view in subscribed["snapshots"] if view["status"] == "succeeded"}
+        while len(ended) < 2:
+            for item in (await reader.hear()).get("items", ()):
+                if item["version"] > versions[item["job_id"]][-1]:  # the rest is contained in its snapshot
+                    versions[item["job_id"]].append(item["version"])
+                ended |= {item["job_id"]} if item["type"] == "job.succeeded" else set()
+    for job, seen in versions.items():
+        assert seen == [*range(seen[0], (await studio.show(job)).version + 1)], "no version is missing"
+
+
+async def test_a_batch_goes_on_from_any_cursor_inside_it(server: Server, studio: Studio) -> None:
+    batch, _ = await studio.submit_batch(shots(2))
+    outside, _ = await studio.submit(VideoRequest(**TINY))
+    for job in (*batch.jobs, outside.id):
+        await studio.job(job).result(timeout_s=20)
+    whole = [event.position for job in batch.jobs for event in await studio.events(job)]
+    async with reading(server.url) as reader:
+        assert {job for job, _ in await told(reader, batch=batch.id)} == {*batch.jobs}
+        succeeded = await told(reader, batch=batch.id, status="succeeded")
+        assert sorted(succeeded) == sorted((job, "job.succeeded") for job in batch.jobs)
+        for position in range(studio.store.position + 1):
+            start = {"epoch": reader.epoch, "position": position}
+            await reader.say(type="subscribe", id="f", batch=batch.id, from_=start)
+            await reader.hear("subscribed")
+            found = [item["position"] for item in await reader.until_caught_up()]
+            assert found == sorted(at for at in whole if at > position)
+            page = await Feed(studio.store).read(Filter("default", batch=batch.id), position)
+            assert [item.position for item in page.found] == found, "nor has the server to have read the beginning"
+            await reader.say(type="unsubscribe", id="f")
+
+
+async def test_a_job_that_begins_when_its_batch_is_sent_again_is_told_from_its_first_event(
+    server: Server, studio: Studio
+) -> None:
+    """Only its first job is there, as after a crash in the middle."""
+    name = keyed_batch_id("default", "film")
+    requested = await ready(studio._parts, shots(2)[0].plain, f"{name}/0", "default")
+    assert isinstance(requested, JobRequested)
+    requested = replace(requested, batch=Batch(id=name, index=0, size=2))
+    first, _ = await begun(studio._parts, requested, f"{name}/0", "default")
+    async with reading(server.url) as reader:
+        await reader.say(type="subscribe", id="a", batch=name)
+        subscribed = await reader.hear("subscribed")
+        assert ([view["id"] for view in subscribed["snapshots"]], subscribed["partial"]) == ([first.name], True)
+        batch, _ = await studio.submit_batch(shots(2), "film")
+        assert batch.jobs[0] == first.name
+        seen: list[int] = []
+        while not seen or seen[-1] < (await studio.show(batch.jobs[1])).version:
+            items = (await reader.hear()).get("items", ())
+            seen += [item["version"] for item in items if item["job_id"] == batch.jobs[1]]
+    assert seen == [*range(1, len(seen) + 1)]
+    for job in batch.jobs:
+        await studio.job(job).result(timeout_s=20)
+
+
+async def test_a_batch_is_there_for_its_tenant_alone(studio: Studio, tmp_path: Path) -> None:
+    keys = ring(tmp_path / "data")
+    batch, _ = await studio.submit_batch(shots(1))
+    await studio.job(batch.jobs[0]).result(timeout_s=20)
+    async with guarded(studio, tmp_path / "data") as server:
+
+        async def answered(token: str, batch_id: str) -> Frame:
+            async with reading(server.url, hello=False) as reader:
+                await reader.say(type="hello", token=token)
+                await reader.hear("welcome")
+                await reader.say(type="subscribe", id="a", batch=batch_id, from_="start")
+                return await reader.hear()
+
+        assert (await answered(keys.reader, batch.id))["snapshots"][0]["id"] == batch.jobs[0]
+        assert (await answered(keys.generator, batch.id))["code"] == "forbidden"
+        theirs, nobodys = await answered(keys.other, batch.id), await answered(keys.reader, "batch_nobody")
+        for refused in (theirs, nobodys):
+            assert (refused["type"], refused["code"], refused["field"]) == ("error", "not_found", "batch")
+    wanted = Filter("acme", batch=batch.id)
+    assert (await Feed(studio.store).read(wanted, 0)).found == [], "nor is it told to who asks all the same"
+    assert (await Feed(studio.store).read(replace(wanted, tenant="default"), 0)).found, "the control"
 
 
 # ── quiet ones ────────────────────────────────────────────────────────────────────────────────────────────────────────

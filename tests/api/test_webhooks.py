@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import sqlite3
 import stat
+import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +23,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 from provider_rig import until
-from server import free_port
+from server import RUSHES, free_port, serving
 from structlog.testing import capture_logs
 
 from rushes.adapters.base import Adapter, Request, Response
@@ -29,16 +33,18 @@ from rushes.adapters.openrouter import OpenRouter
 from rushes.adapters.replicate import Replicate
 from rushes.api.app import Server, serve
 from rushes.api.webhooks import MAX_BODY_BYTES
+from rushes.client import Client
 from rushes.emulators.base import Delivery, ProviderTwin, serve_twin, shipped_clip
 from rushes.emulators.faults import Drop, Faults, Hang, LineRule
 from rushes.emulators.faulty import FaultyTwin
 from rushes.emulators.openrouter import OpenRouterTwin
 from rushes.emulators.replicate import ReplicateTwin
 from rushes.faults import BadRequest, FolderTrouble
+from rushes.flight import MAX_CALLS, Exchange, read
 from rushes.keyfile import KEY_FILE
 from rushes.main import Settings, open_studio
 from rushes.studio import Job, Studio
-from rushes.video import JobView, Target, VideoSpec
+from rushes.video import EventView, JobView, Target, VideoRequest, VideoSpec
 
 HOST = "studio.example"
 SECRET, OLD = "a workspace's secret", "the secret before it"
@@ -47,11 +53,12 @@ MIN_S = 0.3  # between two polls
 LOST = Drop(on="submit", after_work=True)
 
 
-def patient(kind: type[Adapter]) -> Adapter:
+def patient(kind: type[Adapter], total_s: float = 1800.0) -> Adapter:
     """The adapter as it is, but that it asks again after an hour at the earliest, unless it is called."""
 
     def terms(self: Adapter, spec: VideoSpec, target: Target) -> Terms:
-        return replace(kind.terms(self, spec, target), poll=PollSchedule(min_s=MIN_S, max_s=3600.0, growth=1e9))
+        poll = PollSchedule(min_s=MIN_S, max_s=3600.0, growth=1e9)
+        return replace(kind.terms(self, spec, target), poll=poll, total_s=total_s)
 
     made: Adapter = type("Patient", (kind,), {"terms": terms})()
     return made
@@ -76,16 +83,24 @@ class Rig:
     def __init__(self, folder: Path, quiet: Quiet, adapter: Adapter, environ: dict[str, str]) -> None:
         self.folder, self.quiet, self.twin, self.adapter, self.environ = folder, quiet, quiet.twin, adapter, environ
         self.public_url = f"https://{HOST}"
+        self.flight = True
         self.studio: Studio
         self.server: Server
         self.web: aiohttp.ClientSession
 
     @asynccontextmanager
+    async def alone(self, *, serving: bool = False) -> AsyncIterator[None]:
+        """As every verb but `serve` does."""
+        adapters = {self.adapter.name: self.adapter}
+        settings = Settings(data=str(self.folder), public_url=self.public_url, flight=self.flight)
+        opened = open_studio(settings=settings, adapters=adapters, environ=self.environ, serving=serving)
+        async with opened as self.studio:
+            yield
+
+    @asynccontextmanager
     async def up(self) -> AsyncIterator[None]:
-        settings = Settings(data=str(self.folder), public_url=self.public_url)
         async with AsyncExitStack() as stack:
-            opened = open_studio(settings=settings, adapters={self.adapter.name: self.adapter}, environ=self.environ)
-            self.studio = await stack.enter_async_context(opened)
+            await stack.enter_async_context(self.alone(serving=True))
             self.server = await serve(self.studio, "127.0.0.1:0")
             stack.push_async_callback(self.server.close)
             self.web = await stack.enter_async_context(aiohttp.ClientSession(base_url=self.server.url))
@@ -234,7 +249,8 @@ async def test_a_twin_behind_a_socket_calls_by_itself(tmp_path: Path) -> None:
     environ = {"OPENROUTER_BASE_URL": behind.url + twin.base_path, "OPENROUTER_API_KEY": "any"}
     environ |= {"OPENROUTER_WEBHOOK_SECRET": "one-secret"}
     settings = Settings(data=str(tmp_path), public_url=f"http://127.0.0.1:{port}/")
-    async with open_studio(settings=settings, adapters={"openrouter": adapter}, environ=environ) as studio:
+    adapters = {"openrouter": adapter}
+    async with open_studio(settings=settings, adapters=adapters, environ=environ, serving=True) as studio:
         server = await serve(studio, f"127.0.0.1:{port}")
         job = await studio.generate("a lake", model="openrouter")
         assert (await done(job)).billed == "yes"
@@ -391,6 +407,245 @@ async def test_nobody_calls_as_a_provider_that_does_not(rig: Rig) -> None:
         assert (status, problem["code"]) == (404, "not_found")
 
 
+# ── What is recorded ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def exchanges(rig: Rig, job: Job, flow: str = "callback") -> list[Exchange]:
+    """Those of one flow, once nobody has the folder."""
+    return [one for one in read(rig.folder / "flight.db", job.id) if one.flow == flow]
+
+
+def worths(rig: Rig, job: Job) -> list[tuple[str | None, str, int, int]]:
+    """What each callback was worth, and how many came."""
+    return [(one.answered.worth, one.answered.why, one.status, one.count) for one in exchanges(rig, job)]
+
+
+def named(rig: Rig, job: Job, event: str) -> list[int]:
+    """The exchanges that an event of a job says it came of."""
+    with closing(sqlite3.connect(rig.folder / "rushes.db")) as log:
+        sql = "SELECT meta FROM events JOIN streams ON streams.id = stream WHERE name = ? AND type = ?"
+        ((meta,),) = log.execute(sql, (job.id, event)).fetchall()
+    found: list[int] = msgspec.json.decode(meta).get("x", [])
+    return found
+
+
+async def test_every_callback_about_a_job_is_kept_with_what_it_was_worth(lossy: Rig) -> None:
+    lossy.twin.secret = "good"
+    lossy.environ |= {"OPENROUTER_WEBHOOK_SECRET": "good"}
+    async with lossy.up():
+        job = await lossy.make()
+        await until(job, "in_doubt")
+        (sent,) = await lossy.due()
+        signed = {"webhook-id": "msg_1", **lossy.twin.signature(b"{}", time.time())}
+        statuses = [
+            (await lossy.call(sent, headers={"x-openrouter-signature": ""}))[0],
+            (await lossy.call(sent, body=b"{}", headers=signed))[0],
+            (await lossy.call(sent, url=lossy.made_up(sent.url, send=2)))[0],
+            (await lossy.call(sent))[0],
+        ]
+        await done(job)
+        statuses += [(await lossy.call(sent))[0] for _ in range(3)]
+    unsigned, unread, other, accepted, late = exchanges(lossy, job)
+    assert worths(lossy, job) == [
+        ("refused", "header_missing", 403, 1),
+        ("refused", "invalid_input", 400, 1),
+        ("nothing", "another_send", 204, 1),
+        ("accepted", "", 204, 1),
+        ("nothing", "late", 204, 3),
+    ]
+    assert statuses == [403, 400, 204, 204, 204, 204, 204]
+    assert (accepted.method, accepted.provider, accepted.attempt) == ("POST", "openrouter", 1)
+    assert accepted.url == f"/v1/webhooks/openrouter?job={job.id}&attempt=1&send=1"
+    assert accepted.asked.body is not None
+    assert (accepted.asked.body.size_bytes, accepted.asked.body.whole) == (len(sent.body), True)
+    assert '"status":"completed"' in (accepted.asked.body.text or "")
+    assert unread.asked.headers["webhook-id"] == "msg_1"
+    assert (other.url.rpartition("=")[2], late.last_at > late.at) == ("2", True)
+    assert "signature" not in str([one.asked.headers for one in (unsigned, unread, accepted)])
+    assert named(lossy, job, "submission.accepted") == [accepted.id]
+    assert named(lossy, job, "generation.finished") == [exchanges(lossy, job, "status")[-1].id]
+    kept = (lossy.folder / "flight.db").read_bytes()
+    assert (b"v1/webhooks" in kept, sent.url.rpartition("mac=")[2].encode() in kept) == (True, False)
+
+
+async def test_of_a_hundred_at_once_one_moved_the_job_and_the_event_names_it(lossy: Rig) -> None:
+    async with lossy.up():
+        job = await lossy.make()
+        await until(job, "in_doubt")
+        (sent,) = await lossy.due()
+        await asyncio.gather(*(lossy.call(sent) for _ in range(100)))
+        await done(job)
+    accepted, *others = exchanges(lossy, job)
+    assert (accepted.answered.worth, sum(one.count for one in others)) == ("accepted", 99)
+    assert {one.answered.worth for one in others} <= {"hint", "nothing"}
+    assert named(lossy, job, "submission.accepted") == [accepted.id]
+
+
+async def test_a_callback_of_nobody_and_one_about_no_job_are_not_kept(lossy: Rig) -> None:
+    async with lossy.up():
+        job = await lossy.make()
+        await until(job, "in_doubt")
+        (sent,) = await lossy.due()
+        assert (await lossy.call(sent, url=re.sub("mac=..", "mac=zz", sent.url)))[0] == 403
+        assert (await lossy.call(sent, url=lossy.made_up(sent.url, job="job_nowhere")))[0] == 404
+    assert exchanges(lossy, job) == read(lossy.folder / "flight.db", "job_nowhere") == []
+
+
+async def flooded(rig: Rig, count: int) -> Job:
+    """A job in doubt whose address somebody calls again and again, with something else each time; then its provider."""
+    async with rig.up():
+        job = await rig.make()
+        await until(job, "in_doubt")
+        (sent,) = await rig.due()
+        for number in range(count):
+            await rig.call(sent, body=b"%d" % number)
+        await rig.call(sent)
+        await done(job)
+    return job
+
+
+async def test_a_flood_of_callbacks_takes_a_few_rows_and_what_moves_the_job_is_kept(lossy: Rig) -> None:
+    job = await flooded(lossy, MAX_CALLS + 10)
+    kept = [one.answered.worth for one in exchanges(lossy, job)]
+    assert kept == ["refused"] * MAX_CALLS + ["accepted"]
+    assert len(exchanges(lossy, job, "submit")) == 1
+
+
+async def test_control_without_the_bound_all_of_it_is_kept(lossy: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rushes.flight.MAX_CALLS", 1_000)
+    job = await flooded(lossy, MAX_CALLS + 10)
+    assert len(exchanges(lossy, job)) == MAX_CALLS + 11
+
+
+async def test_without_the_record_callbacks_are_heard_all_the_same(lossy: Rig) -> None:
+    lossy.flight = False
+    async with lossy.up():
+        job = await lossy.make()
+        await until(job, "in_doubt")
+        (sent,) = await lossy.due()
+        assert (await lossy.call(sent))[0] == 204
+        await done(job)
+    assert (named(lossy, job, "submission.accepted"), (lossy.folder / "flight.db").exists()) == ([], False)
+
+
+# ── Where nobody hears ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+async def lossy(tmp_path: Path) -> AsyncIterator[Rig]:
+    """A provider whose answers to paid calls are lost, and nobody who serves yet."""
+    twin = OpenRouterTwin(clip=shipped_clip(), pending_s=0.0, render_s=0.1)
+    async with provider(tmp_path, twin, OpenRouter) as rig:
+        rig.quiet.go_wrong(LOST)
+        yield rig
+
+
+async def parked(job: Job) -> JobView:
+    """The job once it waits for a person: long before the half hour that a callback is waited for."""
+    async with asyncio.timeout(PATIENCE_S):
+        return await until(job, "parked")
+
+
+class Intent(msgspec.Struct):
+    """What a send was given."""
+
+    terms: Terms
+
+
+async def pinned(job: Job) -> str:
+    """The class of doubt that its last send was given."""
+    return class_in(await job.events())
+
+
+def class_in(events: Sequence[EventView]) -> str:
+    started = [event.data for event in events if event.type == "submission.started"]
+    return msgspec.json.decode(started[-1], type=Intent).terms.doubt
+
+
+async def classes(rig: Rig) -> dict[str, str]:
+    """What the list of providers says."""
+    return {view.name: view.in_doubt for view in await rig.studio.providers()}
+
+
+def asked_to_call(rig: Rig) -> bool:
+    return "callback_url" in str([line.body for line in rig.twin.ledger.requests])
+
+
+async def test_who_does_not_serve_asks_nobody_to_call_and_waits_for_no_call(lossy: Rig) -> None:
+    async with lossy.alone():
+        job = await lossy.make()
+        view = await parked(job)
+        assert (view.billed, await pinned(job), await classes(lossy)) == ("unknown", "E", {"openrouter": "E"})
+    assert (asked_to_call(lossy), (lossy.folder / KEY_FILE).exists()) == (False, False)
+
+
+async def test_control_a_server_with_the_same_settings_asks_and_waits(lossy: Rig) -> None:
+    async with lossy.up():
+        job = await lossy.make()
+        view = await until(job, "in_doubt")
+        assert (view.note, await pinned(job), await classes(lossy)) == ("", "D", {"openrouter": "D"})
+    assert (asked_to_call(lossy), (lossy.folder / KEY_FILE).exists()) == (True, True)
+
+
+async def sent_by_a_server(rig: Rig) -> tuple[str, Delivery]:
+    """A job in doubt, and the callback about it, which has not come yet when the server is gone."""
+    async with rig.up():
+        job = await rig.make()
+        await until(job, "in_doubt")
+        (sent,) = await rig.due()
+    return job.id, sent
+
+
+async def test_what_a_server_sent_waits_on_with_who_does_not_serve_and_a_later_server_hears(lossy: Rig) -> None:
+    name, sent = await sent_by_a_server(lossy)
+    async with lossy.alone():
+        view = await lossy.studio.poll(name)
+        assert (view.phase, view.attention, "`rushes serve`" in view.note) == ("in_doubt", "", True)
+    async with lossy.up():
+        assert (await lossy.call(sent))[0] == 204
+        assert (await done(lossy.studio.job(name))).billed == "yes"
+    assert len(lossy.twin.charges) == 1
+
+
+async def test_control_a_later_server_with_another_key_does_not_know_the_address(lossy: Rig) -> None:
+    name, sent = await sent_by_a_server(lossy)
+    (lossy.folder / KEY_FILE).unlink()
+    async with lossy.up():
+        assert (await lossy.call(sent))[0] == 403
+        assert (await lossy.studio.show(name)).phase == "in_doubt"
+
+
+async def test_what_was_waited_for_in_vain_is_parked_and_a_later_server_still_hears(lossy: Rig) -> None:
+    """The time that was pinned ends while nobody serves: nothing is sent again, and the late call is an acceptance."""
+    lossy.adapter = patient(OpenRouter, total_s=1.0)
+    name, sent = await sent_by_a_server(lossy)
+    async with lossy.alone():
+        view = await parked(lossy.studio.job(name))
+        assert (view.billed, bool(view.attention)) == ("unknown", True)
+    async with lossy.up():
+        assert (await lossy.call(sent))[0] == 204
+        assert (await done(lossy.studio.job(name))).billed == "yes"
+    assert len(lossy.twin.charges) == 1
+
+
+async def test_the_verbs_do_the_same(lossy: Rig) -> None:
+    """`rushes generate` and `rushes serve` as processes, over one folder."""
+    environ = lossy.environ | {"RUSHES_PUBLIC_URL": lossy.public_url, "RUSHES_CONFIG": os.devnull}
+    words = ("generate", "a lake", "--model", "openrouter", "--data", str(lossy.folder), "--json")
+    ran = await asyncio.create_subprocess_exec(
+        sys.executable, *RUSHES, *words, env={**os.environ, **environ}, stdout=PIPE, stderr=PIPE
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        out, _ = await ran.communicate()
+    assert (ran.returncode, msgspec.json.decode(out)["phase"], asked_to_call(lossy)) == (6, "parked", False)
+    async with serving(lossy.folder, environ) as server, Client(server.url) as client:
+        view, _ = await client.submit(VideoRequest(prompt="a lake", model="openrouter"))
+        await lossy.due()
+        assert class_in(await client.events(view.id)) == "D"
+        shown = {view.name: view.in_doubt for view in await client.providers()}
+        assert (shown["openrouter"], shown["replicate"], shown["kling"], shown["xai"]) == ("D", "D", "B", "E")
+
+
 # ── Around it ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -473,6 +728,7 @@ async def test_a_secret_that_is_none_is_named_by_its_variable_and_not_repeated(t
 
 async def test_a_key_that_is_damaged_is_not_used(tmp_path: Path) -> None:
     (tmp_path / KEY_FILE).write_bytes(b"half a key")
+    settings = Settings(data=str(tmp_path), public_url="https://a.example")
     with pytest.raises(FolderTrouble, match="damaged"):
-        async with open_studio(settings=Settings(data=str(tmp_path), public_url="https://a.example"), environ={}):
+        async with open_studio(settings=settings, environ={}, serving=True):
             pass

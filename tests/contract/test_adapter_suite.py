@@ -41,6 +41,7 @@ BROKEN: dict[type[Small], str] = {
     broken.FindsNothingOnErrors: "test_a_broken_answer_to_a_look_never_says_that_nothing_is_there",
     broken.CallsItB: "test_the_class_of_doubt_holds_when_the_answer_is_lost",
     broken.DropsAnOption: "test_each_declared_wish_is_sent",
+    broken.DropsNewOptions: "test_an_option_that_settings_add_goes_out_or_is_refused",
     broken.DropsAField: "test_each_declared_wish_is_sent",
     broken.TooCheap: "test_a_job_is_charged_once_and_no_more_than_was_estimated",
     broken.OffersTooMuch: "test_each_declared_value_is_taken",

@@ -9,6 +9,7 @@ import time
 import traceback
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,8 +24,9 @@ from rushes.adapters.redaction import REDACTED
 from rushes.emulators.base import ProviderTwin, serve_twin, shipped_clip
 from rushes.emulators.faults import Drop, Faults, RateLimit
 from rushes.emulators.faulty import FaultyTwin
-from rushes.faults import RushesError
+from rushes.faults import RushesError, Unavailable
 from rushes.main import installed_adapters, installed_emulators, open_studio
+from rushes.replay import load_all, write_cassette, write_file
 from rushes.studio import Job, Studio
 from rushes.testing.answers import SECRETS, telling
 from rushes.testing.wires import KEY, WRONG_KEY
@@ -163,3 +165,18 @@ async def test_no_key_is_kept_or_told_anywhere(tmp_path: Path) -> None:
     assert any(REDACTED.encode() in path.read_bytes() for path in files if path.name.startswith("flight.db"))
     assert [path.name for path in files if holds_a_secret(path.read_bytes())] == []
     assert any(len(path.read_bytes()) == len(shipped_clip()) for path in files), "and a clip was made"
+    shared = exported(tmp_path / "data", tmp_path / "shared")
+    assert [path.name for path in shared if holds_a_secret(path.read_bytes())] == []
+
+
+def exported(data: Path, folder: Path) -> list[Path]:
+    """Everything that a folder's jobs can be exported as."""
+    (folder / "files").mkdir(parents=True)
+    taped = 0
+    for recording in load_all(data):
+        write_file(recording, folder / "files" / f"{recording.job_id}.rushes.json")
+        with suppress(Unavailable):  # not all of the traffic makes a cassette
+            write_cassette(recording, folder / "cassettes")
+            taped += 1
+    assert taped, "such a folder proves nothing"
+    return [path for path in folder.rglob("*") if path.is_file()]

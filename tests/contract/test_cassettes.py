@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 import yaml
 from aiohttp import ClientSession
-from recorder import PROVENANCE, playing, record, recording, unpatched_afterwards
+from recorded import at_a_twin, first_order, lived
+from recorder import JOBS, playing, record, recording, scene_tapes, unpatched_afterwards
 from scenes import MARK, SECRETS, Scene, Seen, act, client, pairs, scenes, wishes
 
 from rushes.adapters.base import Broken, Done, Failed, Request, Response, Stopped, Vanished
 from rushes.emulators.base import serve_twin, shipped_clip
+from rushes.replay import follow, read_file, write_cassette
 from rushes.testing.wires import Wire
 from rushes.video import OPERATIONS
 
@@ -25,6 +27,8 @@ CASSETTES = Path(__file__).parents[2] / "cassettes"
 PAIRS = pairs()
 PLAYS = [(provider, name) for provider, pair in PAIRS.items() for name in scenes(pair)]
 LARGEST_BYTES = 32_000
+LARGEST_JOB_BYTES = 200_000
+SHIPPED = hashlib.sha256(shipped_clip()).hexdigest()
 
 
 def tape(provider: str, name: str) -> Path:
@@ -71,6 +75,19 @@ async def test_a_scene_is_read_as_what_it_is(provider: str, name: str) -> None:
             assert seen.found is not None
             assert seen.handle is not None
             assert seen.found.id == seen.handle.id or MARK in seen.found.id  # the same job, or what bears our mark
+        case "pictures":
+            assert isinstance(seen, Seen)
+            kinds = [output.kind for output in getattr(seen.outcomes[-1], "outputs", ())]
+            assert kinds == ["video", "thumbnail", "spritesheet"]
+            assert [asset.media_type for asset in seen.kept] == ["video/mp4", "image/webp", "image/jpeg"]
+            assert len({asset.sha256 for asset in seen.kept} | {SHIPPED}) == 3
+        case "partly":
+            assert isinstance(seen, Seen)
+            last = seen.outcomes[-1]
+            assert isinstance(last, Done)
+            assert (len(last.outputs), last.filtered) == (1, 1)
+            assert "58061214" in last.metadata["filtered"]
+            assert [asset.sha256 for asset in seen.kept] == [SHIPPED]
         case _:
             assert name in OPERATIONS.values() or name.startswith("more-")
             assert is_done(seen, scenes(PAIRS[provider])[name])
@@ -93,9 +110,8 @@ def is_moderated(seen: Seen | Failed) -> bool:
 
 
 def is_done(seen: Seen | Failed, scene: Scene) -> bool:
-    clip = hashlib.sha256(shipped_clip()).hexdigest()
     kept = [] if isinstance(seen, Failed) else [(asset.sha256, asset.media_type) for asset in seen.kept]
-    wanted = [(clip, "video/mp4")] if scene.fetch else []
+    wanted = [(SHIPPED, "video/mp4")] if scene.fetch else []
     return isinstance(seen, Seen) and isinstance(seen.outcomes[-1], Done) and kept == wanted
 
 
@@ -106,7 +122,7 @@ def is_done(seen: Seen | Failed, scene: Scene) -> bool:
 async def test_recording_again_writes_the_same_bytes(provider: str, tmp_path: Path) -> None:
     await record(PAIRS[provider], tmp_path)
     fresh = {path.name: path.read_text("utf-8") for path in tmp_path.glob("*.yaml")}
-    kept = {path.name: path.read_text("utf-8") for path in (CASSETTES / provider).glob("*.yaml")}
+    kept = {path.name: path.read_text("utf-8") for path in scene_tapes(CASSETTES / provider)}
     assert sorted(fresh) == sorted(kept)
     for name, text in fresh.items():
         assert text == kept[name], f"{name}: `make record PROVIDER={provider}`, and read what has changed"
@@ -135,17 +151,65 @@ def tapes() -> Iterator[Path]:
 
 def test_every_tape_says_where_it_is_from() -> None:
     for path in tapes():
-        first, _ = path.read_text("utf-8").split("\n", 1)
-        assert first == f"provenance: {PROVENANCE}", path
+        check_provenance(path)
+
+
+def check_provenance(path: Path) -> None:
+    """What is recorded here comes from a twin; a job that was exported may have been at the real service."""
+    first, _ = path.read_text("utf-8").split("\n", 1)
+    assert first == "provenance: twin" or (path.match(JOBS) and first == "provenance: real"), path
 
 
 def test_no_tape_holds_a_key_or_a_large_clip() -> None:
     for path in tapes():
-        text = path.read_text("utf-8")
-        assert not any(secret in text for secret in SECRETS), path
-        assert not re.search(r"(?im)^\s*(authorization|x-api-key|cookie|set-cookie):", text), path
-        assert "127.0.0.1" not in text, path
-        assert len(text) < LARGEST_BYTES, path
+        check_content(path)
+
+
+def check_content(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert not any(secret in text for secret in SECRETS), path
+    assert not re.search(r"(?im)^\s*(authorization|x-api-key|cookie|set-cookie):", text), path
+    assert "127.0.0.1" not in text, path
+    assert len(text) < (LARGEST_JOB_BYTES if path.match(JOBS) else LARGEST_BYTES), path
+
+
+# ── Jobs that were exported ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def exported(provider: str, folder: Path) -> Path:
+    """A job's tape, as `rushes export --cassette` puts it among these."""
+    pair = PAIRS[provider]
+    recording = lived(Wire(pair), first_order(pair), folder / "data")
+    tape, _ = write_cassette(at_a_twin(recording, pair.adapter.address()), folder / "cassettes" / provider)
+    return tape
+
+
+@pytest.mark.parametrize("provider", PAIRS)
+def test_a_job_that_is_exported_is_a_tape_like_these(provider: str, tmp_path: Path) -> None:
+    path = exported(provider, tmp_path)
+    check_provenance(path)
+    check_content(path)
+    check_exported(path)
+    assert path.match(JOBS)
+    assert path not in scene_tapes(path.parent), "recording the scenes anew leaves it there"
+
+
+def test_the_exported_jobs_among_these_go_as_they_went() -> None:
+    for path in CASSETTES.glob(f"*/{JOBS}"):
+        check_exported(path)
+
+
+def check_exported(path: Path) -> None:
+    with playing(path):
+        report = asyncio.run(follow(read_file(path.with_suffix(".rushes.json"))))
+        assert report.verdict == "same", str(report)
+
+
+def test_an_exported_job_that_goes_another_way_is_red(tmp_path: Path) -> None:
+    path = exported(PROVIDER, tmp_path)
+    path.write_text(path.read_text("utf-8").replace("status: succeeded", "status: failed"), "utf-8")
+    with pytest.raises(AssertionError, match=r"Event \d+ was generation\.finished, and is job\.failed today"):
+        check_exported(path)
 
 
 # One provider is enough to hold the recorder to its word.

@@ -2,179 +2,37 @@
 
 from __future__ import annotations
 
-import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 import pytest
-import structlog
-from msgspec.structs import replace
+from provider_rig import CLIP, PATIENCE_S, PICTURE, SECRET, Wired, failure, opened, types, until
 
-from rushes.actors.perform import Performer
-from rushes.actors.system import System
-from rushes.adapters.base import Adapter, Failed, Keep, Request, Response, Sink
-from rushes.adapters.capabilities import PollSchedule
-from rushes.adapters.http import Http
 from rushes.adapters.kling import Kling
-from rushes.assets import Assets
-from rushes.emulators.base import serve_twin
 from rushes.emulators.kling import KlingTwin
-from rushes.eventstore.memory import MemoryStore
-from rushes.faults import BadRequest, Fault, JobFailed
-from rushes.studio import Doors, Job, Studio
-from rushes.units import AssetRef
-from rushes.video import JobView, MediaInput, Probe, Role, Target
-from rushes.views.jobs import ReadonlyView
+from rushes.faults import BadRequest
+from rushes.video import MediaInput, Role
 
-structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-CLIP = b"\0\0\0\x18ftypisom" + b"\0" * 200
-PICTURE = b"\x89PNG\r\n\x1a\n" + b"\0" * 40
-SECRET = "a-key-of-kling"
-PATIENCE_S = 5.0
-
-
-class Hasty(Kling):
-    """The adapter as it is, but for its pace."""
-
-    capabilities = replace(
-        Kling.capabilities,
-        terms=replace(
-            Kling.capabilities.terms,
-            poll=PollSchedule(min_s=0.02, max_s=0.02),
-            settle_s=0.1,
-            looks_s=(0.02, 0.06, 0.12),
-        ),
-    )
-
-
-class Clock:
-    """The wall's, moved on by hand."""
-
-    def __init__(self) -> None:
-        self.ahead_s = 0.0
-
-    def now(self) -> float:
-        return round(time.time() + self.ahead_s, 3)
-
-
-class Trouble:
-    """The real client, and what gets lost on the way."""
-
-    def __init__(self, http: Http) -> None:
-        self._http = http
-        self.losing: list[str] = []  # of the next paid calls: the "answer", the "request"; or it is "late"
-        self.lost: list[Request] = []  # what arrives just before the next
-        self.before_keep: Callable[[], None] = lambda: None
-
-    async def send(self, adapter: Adapter, target: Target, request: Request) -> Response:
-        if not request.spends:
-            return await self._http.send(adapter, target, request)
-        await self._arrive(adapter, target)
-        what = self.losing.pop(0) if self.losing else ""
-        if what == "late":
-            self.lost.append(request)
-        if what in ("", "answer"):
-            reply = await self._http.send(adapter, target, request)
-        if what:
-            raise Failed(Fault("no_answer", "the line went dead", retryable=True), certain=False)
-        return reply
-
-    async def _arrive(self, adapter: Adapter, target: Target) -> None:
-        while self.lost:
-            await self._http.send(adapter, target, self.lost.pop())
-
-    async def keep(self, adapter: Adapter, target: Target, ask: Keep, sink: Sink) -> AssetRef:
-        self.before_keep()
-        return await self._http.keep(adapter, target, ask, sink)
-
-
-class Rig:
-    """A studio over one twin."""
-
-    def __init__(self, twin: KlingTwin, studio: Studio, line: Trouble, clock: Clock) -> None:
-        self.twin, self.studio, self.line, self.clock = twin, studio, line, clock
-
-    async def make(self, prompt: str = "a lake", **fields: Any) -> Job:
-        return await self.studio.generate(prompt, **fields)
-
-    async def failure(self, prompt: str) -> JobFailed:
-        with pytest.raises(JobFailed) as failed:
-            await (await self.make(prompt)).result(timeout_s=PATIENCE_S)
-        return failed.value
-
-    def creates(self) -> int:
-        """How many creates came."""
-        return sum(line.method == "POST" for line in self.twin.ledger.requests)
-
-
-Open = Callable[[KlingTwin], Awaitable[Rig]]
-
-
-def twin(**changes: Any) -> KlingTwin:
-    return KlingTwin(clip=CLIP, key=SECRET, **{"start_s": 0.0, "render_s": 0.05, **changes})
-
-
-async def _no_probe(path: Path) -> Probe:  # noqa: ARG001
-    return Probe()
-
-
-async def _look(path: Path) -> tuple[int, int]:  # noqa: ARG001
-    return 512, 512
+Open = Callable[..., Awaitable[Wired[KlingTwin]]]
 
 
 @pytest.fixture
-async def opened(tmp_path: Path) -> AsyncIterator[Open]:
+async def rigs(tmp_path: Path) -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:
 
-        async def open_rig(twin: KlingTwin) -> Rig:
-            clock, assets, store = Clock(), Assets(tmp_path), MemoryStore()
-            server = await serve_twin(twin, now=clock.now)
-            stack.push_async_callback(server.close)
-            keys, adapters = {"KLINGAI_API_KEY": SECRET}, dict[str, Adapter](kling=Hasty())
-            http = Http(
-                base_urls={"kling": server.url},
-                credentials=keys,
-                read=lambda asset: assets.path(asset.key).read_bytes(),
-                inner={},
-                clock=clock,
-            )
-            line = Trouble(await stack.enter_async_context(http))
-            performer = Performer(adapters, line, assets, clock, _no_probe)
-            system = System(store=store, adapters=adapters, performer=performer, clock=clock)
-            doors = Doors(
-                fetch=http.fetch,
-                look_at_image=_look,
-                credentials=keys,
-                default_model="kling",
-                unavailable=lambda _: None,
-            )
-            jobs = ReadonlyView(store)
-            studio = Studio(system=system, jobs=jobs, adapters=adapters, assets=assets, clock=clock, doors=doors)
-            await system.start()
-            stack.push_async_callback(system.stop, 2.0)
-            return Rig(twin, studio, line, clock)
+        async def open_rig(**changes: Any) -> Wired[KlingTwin]:
+            twin = KlingTwin(clip=CLIP, key=SECRET, **{"start_s": 0.0, "render_s": 0.05, **changes})
+            return await stack.enter_async_context(opened(tmp_path, Kling(), twin))
 
         yield open_rig
 
 
-async def until(job: Job, phase: str) -> JobView:
-    async with aclosing(job.updates()) as views:
-        async for view in views:
-            if view.phase == phase:
-                return view
-    raise AssertionError(f"it ended without being {phase}")
-
-
-async def types(job: Job) -> Sequence[str]:
-    return [event.type for event in await job.events()]
-
-
-async def test_words_become_a_take_with_its_bill(opened: Open) -> None:
-    rig = await opened(twin())
+async def test_words_become_a_take_with_its_bill(rigs: Open) -> None:
+    rig = await rigs()
     result = await (await rig.make(aspect_ratio="9:16", resolution="1080p")).result(timeout_s=PATIENCE_S)
     assert Path(result.videos[0].path).read_bytes() == CLIP
     assert result.job.cost is not None
@@ -184,8 +42,8 @@ async def test_words_become_a_take_with_its_bill(opened: Open) -> None:
     assert task.external_id == f"{result.job.id}-1"
 
 
-async def test_pictures_arrive_as_bare_base64(opened: Open) -> None:
-    rig = await opened(twin())
+async def test_pictures_arrive_as_bare_base64(rigs: Open) -> None:
+    rig = await rigs()
     last = MediaInput(role="last_frame", url="data:image/png;base64," + b64encode(PICTURE + b"2").decode())
     job = await rig.make("", image=PICTURE, inputs=(last,), model="kling/kling-3.0")
     await job.result(timeout_s=PATIENCE_S)
@@ -200,8 +58,8 @@ def frame(role: Role, mark: bytes) -> MediaInput:
     return MediaInput(role=role, url="data:image/png;base64," + b64encode(PICTURE + mark).decode())
 
 
-async def test_references_become_a_clip_of_all_of_them(opened: Open) -> None:
-    rig = await opened(twin())
+async def test_references_become_a_clip_of_all_of_them(rigs: Open) -> None:
+    rig = await rigs()
     given = (frame("character", b"1"), frame("style", b"2"))
     job = await rig.make("@input_1 in the style of @input_2", inputs=given, model="kling/kling-v3-omni")
     result = await job.result(timeout_s=PATIENCE_S)
@@ -215,9 +73,9 @@ async def test_references_become_a_clip_of_all_of_them(opened: Open) -> None:
     assert [one["type"] for one in contents] == ["prompt", "refer_image", "refer_image"]
 
 
-async def test_a_take_of_an_own_job_is_made_over_and_another_acts_after_it(opened: Open) -> None:
+async def test_a_take_of_an_own_job_is_made_over_and_another_acts_after_it(rigs: Open) -> None:
     """The clip itself stays where it is: what travels is its address, which was asked for just before."""
-    rig = await opened(twin())
+    rig = await rigs()
     first = await rig.make()
     await first.result(timeout_s=PATIENCE_S)
     over = (MediaInput(type="video", job=first.id),)
@@ -235,8 +93,8 @@ async def test_a_take_of_an_own_job_is_made_over_and_another_acts_after_it(opene
         assert address.endswith(f"/files/{source.id}/0.mp4")
 
 
-async def test_a_clip_from_elsewhere_is_refused_at_the_door(opened: Open) -> None:
-    rig = await opened(twin())
+async def test_a_clip_from_elsewhere_is_refused_at_the_door(rigs: Open) -> None:
+    rig = await rigs()
     clip = MediaInput(type="video", url="data:video/mp4;base64," + b64encode(CLIP).decode())
     with pytest.raises(BadRequest) as wrong:
         await rig.make("by night", inputs=(clip,), model="kling/kling-o1")
@@ -245,21 +103,20 @@ async def test_a_clip_from_elsewhere_is_refused_at_the_door(opened: Open) -> Non
     assert rig.twin.ledger.requests == []
 
 
-async def test_a_take_that_is_gone_there_ends_the_job_unpaid(opened: Open) -> None:
-    rig = await opened(twin())
+async def test_a_take_that_is_gone_there_ends_the_job_unpaid(rigs: Open) -> None:
+    rig = await rigs()
     first = await rig.make()
     await first.result(timeout_s=PATIENCE_S)
     rig.twin.tasks.clear()
     again = (MediaInput(type="video", job=first.id),)
     job = await rig.make("by night", inputs=again, model="kling/kling-o1")
-    with pytest.raises(JobFailed) as failed:
-        await job.result(timeout_s=PATIENCE_S)
-    assert (failed.value.code, failed.value.billed) == ("asset_expired", "no")
+    failed = await failure(job)
+    assert (failed.code, failed.billed) == ("asset_expired", "no")
     assert len(rig.twin.charges) == 1
 
 
-async def test_contradictions_are_refused_at_the_door(opened: Open) -> None:
-    rig = await opened(twin())
+async def test_contradictions_are_refused_at_the_door(rigs: Open) -> None:
+    rig = await rigs()
     with pytest.raises(BadRequest) as wrong:
         await rig.make("a lake", image=PICTURE, aspect_ratio="16:9")
     assert (wrong.value.field, wrong.value.code) == ("aspect_ratio", "unsupported_feature")
@@ -270,15 +127,15 @@ async def test_contradictions_are_refused_at_the_door(opened: Open) -> None:
 @pytest.mark.parametrize(
     ("word", "code"), [("forbidden", "moderated"), ("withheld", "moderated"), ("broken", "generation_failed")]
 )
-async def test_moderation_and_failure_cost_nothing(opened: Open, word: str, code: str) -> None:
-    rig = await opened(twin())
+async def test_moderation_and_failure_cost_nothing(rigs: Open, word: str, code: str) -> None:
+    rig = await rigs()
     failed = await rig.failure(f"a {word} lake")
     assert (failed.code, failed.billed) == (code, "no")
     assert rig.twin.charges == []
 
 
-async def test_a_cancel_is_answered_truly_and_the_take_is_kept(opened: Open) -> None:
-    rig = await opened(twin(render_s=0.3))
+async def test_a_cancel_is_answered_truly_and_the_take_is_kept(rigs: Open) -> None:
+    rig = await rigs(render_s=0.3)
     job = await rig.make()
     await until(job, "running")
     await job.cancel()
@@ -287,18 +144,18 @@ async def test_a_cancel_is_answered_truly_and_the_take_is_kept(opened: Open) -> 
     assert msgspec.json.decode(answered.data)["answer"] == "cannot"
 
 
-async def test_a_lost_answer_is_found_by_our_key_and_paid_once(opened: Open) -> None:
-    rig = await opened(twin())
+async def test_a_lost_answer_is_found_by_our_key_and_paid_once(rigs: Open) -> None:
+    rig = await rigs()
     rig.line.losing = ["answer"]
     job = await rig.make()
     assert (await job.result(timeout_s=PATIENCE_S)).job.billed == "yes"
     assert "submission.doubted" in await types(job)
-    assert (rig.creates(), len(rig.twin.charges)) == (1, 1)
+    assert (len(rig.came("POST")), len(rig.twin.charges)) == (1, 1)
 
 
 @pytest.mark.parametrize("unknown", ["empty", "refused"])
-async def test_a_lost_request_is_sent_again_under_the_same_key(opened: Open, unknown: str) -> None:
-    rig = await opened(twin(unknown=unknown))
+async def test_a_lost_request_is_sent_again_under_the_same_key(rigs: Open, unknown: str) -> None:
+    rig = await rigs(unknown=unknown)
     rig.line.losing = ["request"]
     job = await rig.make()
     await job.result(timeout_s=PATIENCE_S)
@@ -307,23 +164,19 @@ async def test_a_lost_request_is_sent_again_under_the_same_key(opened: Open, unk
 
 
 @pytest.mark.parametrize("duplicate", ["refused", "same"])
-async def test_a_request_that_comes_after_it_was_missed_is_paid_once(opened: Open, duplicate: str) -> None:
+async def test_a_request_that_comes_after_it_was_missed_is_paid_once(rigs: Open, duplicate: str) -> None:
     """It arrives just before the second one, which carries the same key."""
-    rig = await opened(twin(duplicate=duplicate))
+    rig = await rigs(duplicate=duplicate)
     rig.line.losing = ["late"]
     job = await rig.make()
     assert (await job.result(timeout_s=PATIENCE_S)).job.billed == "yes"
-    assert (rig.creates(), len(rig.twin.charges)) == (2, 1)
+    assert (len(rig.came("POST")), len(rig.twin.charges)) == (2, 1)
     assert (await types(job)).count("submission.doubted") == (2 if duplicate == "refused" else 1)
 
 
-async def test_an_address_that_has_expired_is_asked_for_anew(opened: Open) -> None:
-    rig = await opened(twin(link_s=60.0))
-
-    def an_hour_later() -> None:
-        rig.clock.ahead_s, rig.line.before_keep = 3600.0, lambda: None
-
-    rig.line.before_keep = an_hour_later
+async def test_an_address_that_has_expired_is_asked_for_anew(rigs: Open) -> None:
+    rig = await rigs(link_s=60.0)
+    rig.line.late_s = 3600.0
     job = await rig.make()
     result = await job.result(timeout_s=PATIENCE_S)
     assert Path(result.videos[0].path).read_bytes() == CLIP
@@ -331,8 +184,8 @@ async def test_an_address_that_has_expired_is_asked_for_anew(opened: Open) -> No
     assert len(rig.twin.charges) == 1
 
 
-async def test_no_event_holds_the_key(opened: Open) -> None:
-    rig = await opened(twin())
+async def test_no_event_holds_the_key(rigs: Open) -> None:
+    rig = await rigs()
     job = await rig.make()
     await job.result(timeout_s=PATIENCE_S)
     said = b"".join(bytes(event.data) for event in await job.events())

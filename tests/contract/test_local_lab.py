@@ -46,6 +46,7 @@ from rushes.adapters.fit import normalise
 from rushes.adapters.local import MODEL, Local
 from rushes.emulators.base import serve_twin
 from rushes.emulators.local import KEPT_TAKES, RENDERER, Lab, Render
+from rushes.emulators.local_twin import LocalTwin
 from rushes.faults import Fault
 from rushes.media.__main__ import _look
 from rushes.units import AssetRef, Handle
@@ -341,28 +342,28 @@ def test_without_the_extra_an_order_is_refused_with_the_way_out(tmp_path: Path) 
         assert failed.value.certain
 
 
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        ({"id": "../x"}, "id"),
-        ({"id": "a\n"}, "id"),
-        ({"id": "x" * 81}, "id"),
-        ({"width": 321}, "width"),
-        ({"height": 100_000}, "height"),
-        ({"seconds": 61}, "seconds"),
-        ({"fps": 0}, "fps"),
-        ({"seed": "one"}, "seed"),
-        ({"seed": -1}, "seed"),
-        ({"speed": 2}, "speed"),
-        ({"prompt": " "}, "prompt"),
-        ({"style_strength": 2}, "style_strength"),
-        ({"style_strength": 0.5}, "style_strength"),
-        ({"first_frame": 7}, "first_frame"),
-        ({"first_frame": "/etc/passwd"}, "first_frame"),
-        ({"style": "data:image/png;base64,!!"}, "style"),
-        ({"style": Inline(AssetRef("no such file", "0" * 64, 1, "image/png"))}, "style"),
-    ],
-)
+WRONG: list[tuple[dict[str, object], str]] = [
+    ({"id": "../x"}, "id"),
+    ({"id": "a\n"}, "id"),
+    ({"id": "x" * 81}, "id"),
+    ({"width": 321}, "width"),
+    ({"height": 100_000}, "height"),
+    ({"seconds": 61}, "seconds"),
+    ({"fps": 0}, "fps"),
+    ({"seed": "one"}, "seed"),
+    ({"seed": -1}, "seed"),
+    ({"speed": 2}, "speed"),
+    ({"prompt": " "}, "prompt"),
+    ({"style_strength": 2}, "style_strength"),
+    ({"style_strength": 0.5}, "style_strength"),
+    ({"first_frame": 7}, "first_frame"),
+    ({"first_frame": "/etc/passwd"}, "first_frame"),
+    ({"style": "data:image/png;base64,!!"}, "style"),
+]
+NO_PICTURE = Inline(AssetRef("no such file", "0" * 64, 1, "image/png"))
+
+
+@pytest.mark.parametrize(("change", "field"), [*WRONG, ({"style": NO_PICTURE}, "style")])
 def test_a_wrong_order_names_the_field_and_leaves_nothing(
     tmp_path: Path, change: dict[str, object], field: str
 ) -> None:
@@ -373,11 +374,19 @@ def test_a_wrong_order_names_the_field_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [("GET", "/renders/none"), ("DELETE", "/renders/none"), ("GET", "/renders"), ("GET", "/"), ("PUT", "/renders/a"),
-     ("GET", "/renders/../a"), ("GET", "/renders/none/output"), ("POST", "/other")],
-)  # fmt: skip
+NOWHERE = [
+    ("GET", "/renders/none"),
+    ("DELETE", "/renders/none"),
+    ("GET", "/renders"),
+    ("GET", "/"),
+    ("PUT", "/renders/a"),
+    ("GET", "/renders/../a"),
+    ("GET", "/renders/none/output"),
+    ("POST", "/other"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), NOWHERE)
 def test_what_is_not_there_is_not_found(tmp_path: Path, method: str, path: str) -> None:
     with a_lab(tmp_path, IDLE) as lab:
         assert lab.handle(Request(method=method, url=f"local://lab{path}", body={}), 0).status == 404
@@ -388,6 +397,40 @@ def test_a_closed_lab_starts_nothing(tmp_path: Path) -> None:
         order(lab, "a")
     assert lab.handle(at("/renders/a"), 0).status == 503
     assert lab._children == {}
+
+
+# ── Its twin ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_twin_refuses_what_the_lab_refuses_in_the_same_words(tmp_path: Path) -> None:
+    posts = [("POST", "/renders", {**ORDER, "id": "b", **change}) for change, _ in WRONG]
+    posts += [("POST", "/renders", {**ORDER, "id": "a", "seed": 8}), ("POST", "/renders", {})]
+    twin = LocalTwin(clip=b"")
+    with a_lab(tmp_path, IDLE) as lab:
+        for one in (lab, twin):
+            ask(one, "POST", "/renders", {**ORDER, "id": "a"})
+        for method, path, body in [*posts, ("GET", "/renders/a/output", None), *((*where, {}) for where in NOWHERE)]:
+            request = Request(method=method, url=f"local://lab{path}", body=body)
+            reply = lab.handle(request, 0.0)
+            assert reply.status >= 400
+            assert twin.handle(request, 0.0) == reply, (method, path, body)
+    assert twin.charges == ["a"]
+
+
+def test_the_twin_shows_a_render_as_the_lab_does(tmp_path: Path) -> None:
+    """When it is done, when it is ordered again, and when it is stopped before its time or after."""
+    twin, again = LocalTwin(clip=b"x"), {**ORDER, "id": "a"}
+    with a_lab(tmp_path) as lab:
+        rendered(lab, "a")
+        assert ask(twin, "POST", "/renders", again)[0] == 201
+        for method, path, body in [("GET", "/a", None), ("DELETE", "/a", None), ("POST", "", again)]:
+            request = Request(method=method, url=f"local://lab/renders{path}", body=body)
+            assert twin.handle(request, 60.0) == lab.handle(request, 60.0), method
+        for one in (lab, twin):
+            ask(one, "POST", "/renders", {**LONG, "id": "b"})
+            stopped = ask(one, "DELETE", "/renders/b")[1]
+            assert (stopped.status, stopped.frames_total, stopped.output) == ("cancelled", 1800, "")
+    assert twin.charges == ["a", "b"]
 
 
 # ── Nothing survives it ───────────────────────────────────────────────────────────────────────────────────────────────

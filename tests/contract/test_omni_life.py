@@ -23,13 +23,12 @@ ENVIRON = {"GOOGLE_GEMINI_BASE_URL": "URL", "GEMINI_API_KEY": SECRET}
 
 
 @asynccontextmanager
-async def omni(folder: Path, **changes: Any) -> AsyncIterator[Rig]:
+async def omni(folder: Path, **changes: Any) -> AsyncIterator[Rig[OmniTwin]]:
     async with provider(folder, Omni(), OmniTwin(clip=CLIP, key=SECRET, **changes), ENVIRON) as rig:
         yield rig
 
 
-def last_body(rig: Rig) -> Any:
-    assert isinstance(rig.twin, OmniTwin)
+def last_body(rig: Rig[OmniTwin]) -> Any:
     return rig.twin.bodies[-1]
 
 

@@ -2,57 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-import structlog
-from msgspec.structs import replace
+from provider_rig import CLIP, PATIENCE_S, PICTURE, SECRET, Wired, opened, types, until
 
-from rushes.actors.perform import Performer
-from rushes.actors.system import System
-from rushes.adapters.base import Adapter, Failed, Flow, Keep, Prepared, Request, Response, Sink
-from rushes.adapters.capabilities import PollSchedule
-from rushes.adapters.http import Http
+from rushes.adapters.base import Flow, Prepared
 from rushes.adapters.replicate import Replicate
-from rushes.assets import Assets
-from rushes.emulators.base import serve_twin
-from rushes.emulators.faults import Cut, Drop, ExpiredUrl, Faults, LineRule, NotFound, ServerError, StatusWord, TwinRule
-from rushes.emulators.faulty import FaultyTwin
+from rushes.emulators.faults import Cut, Drop, ExpiredUrl, LineRule, NotFound, ServerError, StatusWord, TwinRule
 from rushes.emulators.replicate import ReplicateTwin
-from rushes.eventstore.memory import MemoryStore
-from rushes.faults import Fault, JobFailed
-from rushes.studio import Doors, Job, Studio
-from rushes.units import AssetRef, Handle
-from rushes.video import JobView, MediaInput, Probe, Target, VideoSpec
-from rushes.views.jobs import ReadonlyView
+from rushes.units import Handle
+from rushes.video import MediaInput, Target, VideoSpec
 
-structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-CLIP = b"\0\0\0\x18ftypisom" + b"\0" * 200
-PICTURE = b"\x89PNG\r\n\x1a\n" + b"\0" * 40
-SECRET = "r8_a-key-of-replicate"
-PATIENCE_S = 10.0
+Open = Callable[..., Awaitable[Wired[ReplicateTwin]]]
 
 
-class Hasty(Replicate):
-    """The adapter as it is, but for its pace."""
-
-    capabilities = replace(
-        Replicate.capabilities,
-        terms=replace(
-            Replicate.capabilities.terms,
-            poll=PollSchedule(min_s=0.02, max_s=0.02),
-            settle_s=0.1,
-            looks_s=(0.02, 0.06, 0.12),
-        ),
-    )
-
-
-class OneMark(Hasty):
+class OneMark(Replicate):
     """The control: all attempts of all jobs carry the same mark."""
 
     def prepare(self, spec: VideoSpec, target: Target, key: str = "") -> Flow[Prepared]:  # noqa: ARG002
@@ -62,112 +31,26 @@ class OneMark(Hasty):
         return super().find(target, "ours", since)
 
 
-class Clock:
-    def now(self) -> float:
-        return round(time.time(), 3)
-
-
-class Trouble:
-    """The real client, and what gets lost on the way."""
-
-    def __init__(self, http: Http) -> None:
-        self._http = http
-        self.losing: list[str] = []  # of the next paid calls: the "answer", the "request"; or it is "late"
-        self.lost: list[Request] = []  # what arrives just before the next
-
-    async def send(self, adapter: Adapter, target: Target, request: Request) -> Response:
-        if not request.spends:
-            return await self._http.send(adapter, target, request)
-        while self.lost:
-            await self._http.send(adapter, target, self.lost.pop())
-        what = self.losing.pop(0) if self.losing else ""
-        if what == "late":
-            self.lost.append(request)
-        if what in ("", "answer"):
-            reply = await self._http.send(adapter, target, request)
-        if what:
-            raise Failed(Fault("no_answer", "the line went dead", retryable=True), certain=False)
-        return reply
-
-    async def keep(self, adapter: Adapter, target: Target, ask: Keep, sink: Sink) -> AssetRef:
-        return await self._http.keep(adapter, target, ask, sink)
-
-
-class Rig:
-    """A studio over one twin."""
-
-    def __init__(self, twin: ReplicateTwin, studio: Studio, line: Trouble) -> None:
-        self.twin, self.studio, self.line = twin, studio, line
-
-    async def make(self, prompt: str = "a lake", **fields: Any) -> Job:
-        return await self.studio.generate(prompt, **fields)
-
-    def asked(self, method: str, end: str) -> int:
-        """How many such requests came."""
-        return sum(line.method == method and line.path.endswith(end) for line in self.twin.ledger.requests)
-
-
-Open = Callable[..., Awaitable[Rig]]
-
-
-async def _no_probe(path: Path) -> Probe:  # noqa: ARG001
-    return Probe()
-
-
-async def _look(path: Path) -> tuple[int, int]:  # noqa: ARG001
-    return 512, 512
-
-
 @pytest.fixture
-async def opened(tmp_path: Path) -> AsyncIterator[Open]:
+async def rigs(tmp_path: Path) -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:
 
-        async def open_rig(*rules: LineRule | TwinRule, adapter: Replicate | None = None, **changes: Any) -> Rig:
+        async def open_rig(
+            *rules: LineRule | TwinRule, adapter: Replicate | None = None, **changes: Any
+        ) -> Wired[ReplicateTwin]:
             twin = ReplicateTwin(clip=CLIP, key=SECRET, **{"start_s": 0.0, "render_s": 0.05, **changes})
-            clock, assets, store = Clock(), Assets(tmp_path), MemoryStore()
-            server = await serve_twin(FaultyTwin(twin, Faults(rules)), now=clock.now)
-            stack.push_async_callback(server.close)
-            keys, adapters = {"REPLICATE_API_TOKEN": SECRET}, dict[str, Adapter](replicate=adapter or Hasty())
-            http = Http(
-                base_urls={"replicate": server.url},
-                credentials=keys,
-                read=lambda asset: assets.path(asset.key).read_bytes(),
-                inner={},
-                clock=clock,
-            )
-            line = Trouble(await stack.enter_async_context(http))
-            performer = Performer(adapters, line, assets, clock, _no_probe)
-            system = System(store=store, adapters=adapters, performer=performer, clock=clock)
-            doors = Doors(
-                fetch=http.fetch,
-                look_at_image=_look,
-                credentials=keys,
-                default_model="replicate",
-                unavailable=lambda _: None,
-            )
-            jobs = ReadonlyView(store)
-            studio = Studio(system=system, jobs=jobs, adapters=adapters, assets=assets, clock=clock, doors=doors)
-            await system.start()
-            stack.push_async_callback(system.stop, 2.0)
-            return Rig(twin, studio, line)
+            return await stack.enter_async_context(opened(tmp_path, adapter or Replicate(), twin, *rules))
 
         yield open_rig
 
 
-async def until(job: Job, phase: str) -> JobView:
-    async with aclosing(job.updates()) as views:
-        async for view in views:
-            if view.phase == phase:
-                return view
-    raise AssertionError(f"it ended without being {phase}")
+def ended(rig: Wired[ReplicateTwin], method: str, end: str) -> int:
+    """How many requests came whose path ends so."""
+    return sum(about.endswith(end) for about in rig.came(method))
 
 
-async def types(job: Job) -> Sequence[str]:
-    return [event.type for event in await job.events()]
-
-
-async def test_words_become_a_take_at_a_price_that_nobody_tells(opened: Open) -> None:
-    rig = await opened()
+async def test_words_become_a_take_at_a_price_that_nobody_tells(rigs: Open) -> None:
+    rig = await rigs()
     result = await (await rig.make(aspect_ratio="9:16", duration_seconds=7.0)).result(timeout_s=PATIENCE_S)
     assert Path(result.videos[0].path).read_bytes() == CLIP
     assert (result.job.cost, result.job.billed) == (None, "yes")
@@ -176,8 +59,8 @@ async def test_words_become_a_take_at_a_price_that_nobody_tells(opened: Open) ->
     assert made.input == {**sent, "seed": result.job.request.seed}
 
 
-async def test_an_image_travels_as_a_file_with_the_mark_of_its_attempt(opened: Open) -> None:
-    rig = await opened()
+async def test_an_image_travels_as_a_file_with_the_mark_of_its_attempt(rigs: Open) -> None:
+    rig = await rigs()
     result = await (await rig.make("", image=PICTURE, model="replicate/svd")).result(timeout_s=PATIENCE_S)
     ((name, file),) = rig.twin.files.items()
     assert (file.content, file.metadata) == (PICTURE, {"rushes": f"{result.job.id}-1"})
@@ -185,8 +68,8 @@ async def test_an_image_travels_as_a_file_with_the_mark_of_its_attempt(opened: O
     assert str(made.input["input_image"]).endswith(f"/v1/files/{name}")
 
 
-async def test_references_of_every_kind_reach_the_model(opened: Open) -> None:
-    rig = await opened()
+async def test_references_of_every_kind_reach_the_model(rigs: Open) -> None:
+    rig = await rigs()
     first = await rig.make()
     await first.result(timeout_s=PATIENCE_S)
     image = MediaInput(role="character", url="data:image/png;base64," + b64encode(PICTURE).decode())
@@ -202,37 +85,37 @@ async def test_references_of_every_kind_reach_the_model(opened: Open) -> None:
 # ── Answers that are lost ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_lost_answer_is_found_by_the_file_and_paid_once(opened: Open) -> None:
-    rig = await opened()
+async def test_a_lost_answer_is_found_by_the_file_and_paid_once(rigs: Open) -> None:
+    rig = await rigs()
     rig.line.losing = ["answer"]
     job = await rig.make("", image=PICTURE, model="replicate/svd")
     assert (await job.result(timeout_s=PATIENCE_S)).job.billed == "yes"
     assert "submission.doubted" in await types(job)
-    assert (rig.asked("POST", "/predictions"), len(rig.twin.charges)) == (1, 1)
+    assert (ended(rig, "POST", "/predictions"), len(rig.twin.charges)) == (1, 1)
 
 
-async def test_a_lost_request_is_not_sent_again_by_itself(opened: Open) -> None:
+async def test_a_lost_request_is_not_sent_again_by_itself(rigs: Open) -> None:
     """That no list shows it proves nothing."""
-    rig = await opened()
+    rig = await rigs()
     rig.line.losing = ["request"]
     job = await rig.make("", image=PICTURE, model="replicate/svd")
     parked = await until(job, "parked")
     assert parked.billed == "unknown"
-    assert (rig.asked("POST", "/predictions"), rig.twin.charges) == (0, [])
-    assert rig.asked("GET", "/predictions") >= 1
+    assert (ended(rig, "POST", "/predictions"), rig.twin.charges) == (0, [])
+    assert ended(rig, "GET", "/predictions") >= 1
 
 
-async def test_a_lost_answer_to_words_alone_is_parked_without_a_look(opened: Open) -> None:
-    rig = await opened()
+async def test_a_lost_answer_to_words_alone_is_parked_without_a_look(rigs: Open) -> None:
+    rig = await rigs()
     rig.line.losing = ["answer"]
     parked = await until(await rig.make(), "parked")
     assert (parked.billed, len(rig.twin.charges)) == ("unknown", 1)
-    assert (rig.asked("GET", "/files"), rig.asked("GET", "/predictions")) == (0, 0)
+    assert (ended(rig, "GET", "/files"), ended(rig, "GET", "/predictions")) == (0, 0)
 
 
-async def test_a_second_attempt_is_never_taken_for_the_first(opened: Open) -> None:
+async def test_a_second_attempt_is_never_taken_for_the_first(rigs: Open) -> None:
     """The first arrives after it was given up, just before the second, whose answer is lost: the job is the second."""
-    rig = await opened()
+    rig = await rigs()
     rig.line.losing = ["late", "answer"]
     job = await rig.make("", image=PICTURE, model="replicate/svd", at_least_once=1)
     await job.result(timeout_s=PATIENCE_S)
@@ -244,9 +127,9 @@ async def test_a_second_attempt_is_never_taken_for_the_first(opened: Open) -> No
     assert marks[str(taken.input["input_image"]).rpartition("/")[2]] == f"{job.id}-2"
 
 
-async def test_a_mark_that_two_attempts_share_is_no_evidence(opened: Open) -> None:
+async def test_a_mark_that_two_attempts_share_is_no_evidence(rigs: Open) -> None:
     """The control of the test above: there it is the key alone that tells them apart."""
-    rig = await opened(adapter=OneMark())
+    rig = await rigs(adapter=OneMark())
     rig.line.losing = ["late", "answer"]
     job = await rig.make("", image=PICTURE, model="replicate/svd", at_least_once=1)
     assert (await until(job, "parked")).billed == "unknown"
@@ -273,8 +156,8 @@ async def test_a_mark_that_two_attempts_share_is_no_evidence(opened: Open) -> No
     ],
     ids=lambda rule: f"{rule.do} {rule.on}",
 )
-async def test_trouble_on_the_way_costs_nothing_more(opened: Open, rule: LineRule | TwinRule) -> None:
-    rig = await opened(rule)
+async def test_trouble_on_the_way_costs_nothing_more(rigs: Open, rule: LineRule | TwinRule) -> None:
+    rig = await rigs(rule)
     job = await rig.make("", image=PICTURE, model="replicate/svd")
     result = await job.result(timeout_s=PATIENCE_S)
     assert Path(result.videos[0].path).read_bytes() == CLIP
@@ -282,8 +165,8 @@ async def test_trouble_on_the_way_costs_nothing_more(opened: Open, rule: LineRul
     assert any(line.fault for line in rig.twin.ledger.requests)
 
 
-async def test_looks_that_fail_are_tried_again(opened: Open) -> None:
-    rig = await opened(Cut(on="find", byte=20, times=1))
+async def test_looks_that_fail_are_tried_again(rigs: Open) -> None:
+    rig = await rigs(Cut(on="find", byte=20, times=1))
     rig.line.losing = ["answer"]
     job = await rig.make("", image=PICTURE, model="replicate/svd")
     assert (await job.result(timeout_s=PATIENCE_S)).job.billed == "yes"
@@ -291,17 +174,16 @@ async def test_looks_that_fail_are_tried_again(opened: Open) -> None:
 
 
 @pytest.mark.parametrize(("word", "code"), [("forbidden", "moderated"), ("broken", "generation_failed")])
-async def test_nobody_says_whether_a_failure_was_billed(opened: Open, word: str, code: str) -> None:
-    rig = await opened()
-    with pytest.raises(JobFailed) as failed:
-        await (await rig.make(f"a {word} lake")).result(timeout_s=PATIENCE_S)
-    assert (failed.value.code, failed.value.billed, len(rig.twin.charges)) == (code, "unknown", 1)
+async def test_nobody_says_whether_a_failure_was_billed(rigs: Open, word: str, code: str) -> None:
+    rig = await rigs()
+    failed = await rig.failure(f"a {word} lake")
+    assert (failed.code, failed.billed, len(rig.twin.charges)) == (code, "unknown", 1)
 
 
-async def test_a_cancel_stops_it(opened: Open) -> None:
-    rig = await opened(render_s=60.0)
+async def test_a_cancel_stops_it(rigs: Open) -> None:
+    rig = await rigs(render_s=60.0)
     job = await rig.make()
     await until(job, "running")
     await job.cancel()
     view = await until(job, "cancelled")
-    assert (view.billed, rig.asked("POST", "/cancel")) == ("unknown", 1)
+    assert (view.billed, ended(rig, "POST", "/cancel")) == ("unknown", 1)

@@ -10,8 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-import structlog
-from socket_rig import PATIENCE_S, SECRET, Rig, opened, types, until
+from provider_rig import CLIP, PATIENCE_S, SECRET, Wired, opened, types, until
 
 from rushes.adapters.stability import Stability
 from rushes.emulators.faults import ExpiredUrl, Moderated, TwinRule
@@ -19,9 +18,7 @@ from rushes.emulators.stability import StabilityTwin
 from rushes.eventstore.memory import MemoryStore
 from rushes.faults import BadRequest
 
-structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-CLIP = b"\0\0\0\x18ftypisom" + b"\0" * 200
-Open = Callable[..., Awaitable[Rig]]
+Open = Callable[..., Awaitable[Wired[StabilityTwin]]]
 
 
 def picture(width: int = 1024, height: int = 576, more: bytes = b"") -> bytes:
@@ -36,8 +33,9 @@ def twin(**changes: Any) -> StabilityTwin:
 async def rig(tmp_path: Path) -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:
 
-        async def open_rig(*rules: TwinRule, explicit: bool = True, **changes: Any) -> Rig:
-            made = opened(tmp_path, Stability(), twin(**changes), *rules, explicit=explicit)
+        async def open_rig(*rules: TwinRule, explicit: bool = True, **changes: Any) -> Wired[StabilityTwin]:
+            named = {"stability"} if explicit else set()
+            made = opened(tmp_path, Stability(), twin(**changes), *rules, explicit=named)
             return await stack.enter_async_context(made)
 
         yield open_rig
@@ -110,7 +108,7 @@ async def test_a_picture_that_is_flagged_is_no_job_though_the_error_has_an_id(ri
     one = await rig()
     failed = await one.failure("", image=picture(more=b"forbidden"))
     assert (failed.code, failed.billed) == ("moderated", "no")
-    assert one.asked("GET") == []
+    assert one.came("GET") == []
 
 
 async def test_a_cancel_cannot_stop_it_and_the_take_is_kept(rig: Open) -> None:
@@ -125,13 +123,13 @@ async def test_a_cancel_cannot_stop_it_and_the_take_is_kept(rig: Open) -> None:
 
 async def test_a_lost_answer_waits_for_a_person(rig: Open) -> None:
     one = await rig()
-    one.line.losing = 1
+    one.line.losing = ["answer"]
     job = await one.studio.generate(image=picture())
     assert (await until(job, "parked")).billed == "unknown"
     (made,) = one.twin.charges
     await job.collect(handle=made)
     assert (await job.result(timeout_s=PATIENCE_S)).job.billed == "yes"
-    assert len(one.asked("POST")) == 1
+    assert len(one.came("POST")) == 1
 
 
 async def test_a_clip_that_cannot_be_had_is_asked_for_anew(rig: Open) -> None:

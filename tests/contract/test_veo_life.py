@@ -32,20 +32,20 @@ BUCKET = {"VEO_BUCKET": "mine"}
 
 
 @asynccontextmanager
-async def veo(folder: Path, *, bucket: bool = False, **changes: Any) -> AsyncIterator[Rig]:
+async def veo(folder: Path, *, bucket: bool = False, **changes: Any) -> AsyncIterator[Rig[VeoTwin]]:
     twin = VeoTwin(clip=CLIP, key="nobody's", **changes)
     async with provider(folder, Veo(), twin, VERTEX | (BUCKET if bucket else {})) as rig:
         yield rig
 
 
 @asynccontextmanager
-async def gemini(folder: Path, **changes: Any) -> AsyncIterator[Rig]:
+async def gemini(folder: Path, **changes: Any) -> AsyncIterator[Rig[VeoGeminiTwin]]:
     async with provider(folder, VeoGemini(), VeoGeminiTwin(clip=CLIP, key=SECRET, **changes), GEMINI) as rig:
         yield rig
 
 
-def last_body(rig: Rig) -> Any:
-    return cast("VeoTwin", rig.twin).bodies[-1]
+def last_body(rig: Rig[Any]) -> Any:
+    return rig.twin.bodies[-1]
 
 
 def contents(videos: Sequence[Any]) -> list[bytes]:
@@ -134,6 +134,11 @@ async def test_of_takes_that_are_withheld_in_part_the_others_are_kept(tmp_path: 
         result = await job.result(timeout_s=PATIENCE_S)
         assert contents(result.videos) == [CLIP] * 2
         assert "58061214" in result.job.metadata["filtered"]
+        assert (result.job.status, result.job.missing, result.job.billed) == ("succeeded", 0, "yes")
+        (charge,) = rig.twin.ledger.charges
+        estimate = result.job.estimate
+        assert estimate is not None
+        assert charge.micro_usd == estimate.micro_usd * 2 / 3  # what was withheld costs nothing
 
 
 async def test_it_cannot_be_cancelled_and_the_take_is_kept(tmp_path: Path) -> None:
@@ -201,7 +206,7 @@ async def test_neither_the_account_nor_its_token_is_kept(tmp_path: Path) -> None
     async with veo(tmp_path / "data") as rig:
         job = await rig.make()
         await job.result(timeout_s=PATIENCE_S)
-        tokens = list(cast("VeoTwin", rig.twin)._tokens)
+        tokens = list(rig.twin._tokens)
     key = (tmp_path / "data" / "service-account.json").read_text("utf-8")
     secrets = [*tokens, key, key.split("\\n")[1]]
     assert tokens

@@ -25,9 +25,10 @@ from rushes.actors import messages as m
 from rushes.actors.codec import encode
 from rushes.eventstore.base import Batch
 from rushes.eventstore.memory import MemoryStore
-from rushes.faults import BadRequest
+from rushes.faults import BadRequest, NotFound, Unavailable
 from rushes.studio import Studio
 from rushes.units import utc
+from rushes.video import Batch as Place
 from rushes.video import JobsQuery, JobView, Page
 from rushes.views.fold import Fold
 from rushes.views.jobs import JobsView
@@ -366,6 +367,17 @@ async def test_a_list_that_is_held_back_says_so_and_shows_nothing_wrong(desk: De
     desk.store.gate.set()
     page = await desk.studio.jobs(status="running")
     assert (ids(page), page.stale) == (["job_c", "job_b"], False)
+
+
+async def test_while_the_list_is_held_back_nobody_says_that_there_is_no_such_batch(desk: Desk) -> None:
+    desk.store.gate.clear()
+    await desk.log.tell("job_a", [replace(ASKED, batch=Place(id="batch_a", index=0, size=1))], T0)
+    with pytest.raises(Unavailable, match="batch_a"):
+        await desk.studio.batch("batch_a")
+    desk.store.gate.set()
+    assert (await desk.studio.batch("batch_a")).jobs == ["job_a"]
+    with pytest.raises(NotFound):
+        await desk.studio.batch("batch_b")
 
 
 async def test_what_has_changed_since_is_in_its_new_place(desk: Desk) -> None:

@@ -15,7 +15,7 @@ from rushes.eventstore.base import Batch, StoreUnavailable, Stream
 from rushes.eventstore.memory import MemoryStore
 from rushes.eventstore.sqlite import SqliteStore
 from rushes.eventstore.wakes import Wakes
-from rushes.faults import NotFound
+from rushes.faults import NotFound, Unavailable
 from rushes.studio import Job, Studio
 
 SOON_S = 5.0
@@ -146,6 +146,18 @@ async def test_a_log_that_cannot_be_read_is_said_to_all_who_wait(rig: Rig) -> No
         assert isinstance(error, StoreUnavailable)
     rig.store.broken = False
     assert (await job.result(SOON_S)).job.id == job.id
+
+
+async def test_who_waits_while_the_studio_is_closed_is_told_that_and_not_that_there_is_no_job(rig: Rig) -> None:
+    job = await rig.at_the_gate()
+    waiting = asyncio.ensure_future(job.result(SOON_S))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    await rig.store.close()
+    with pytest.raises(Unavailable) as told:
+        await waiting
+    assert (told.value.job_id, told.value.billed) == (job.id, "unknown")
+    assert "goes on" in told.value.detail
 
 
 async def test_nobody_can_wait_for_another_tenants_job(rig: Rig) -> None:

@@ -191,6 +191,7 @@ def figures() -> list[str]:
         spans(lanes.FAILURE_PAUSE_S),
         f"{perform.MAX_REFRESHES}",
         f"{perform.MAX_BAD_FILES}",
+        f"{perform.MAX_BAD_PICTURES}",
         f"every {span(system.STORE_RETRY_S)} (log), after at most {span(1.5 * schedule.LAST_RETRY_S)} (takes)",
     ]
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from rushes.api.openapi import OPS
 from rushes.api.rest import MAX_WAIT_S
 from rushes.api.statuses import TABLE
-from rushes.studio import MAX_BATCH
-from rushes.video import JobsQuery, VideoRequest, checked, decode
+from rushes.video import MAX_BATCH, JobsQuery, VideoRequest, checked, decode
 
 PAGE = (Path(__file__).parents[2] / "docs" / "rest.md").read_text("utf-8")
 

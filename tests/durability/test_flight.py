@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import random
+import re
 import resource
 import sqlite3
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -21,13 +23,13 @@ from shop import FOREVER, URL, Shop, counterparts, open_shop
 from structlog.testing import capture_logs
 
 from rushes import media
-from rushes.adapters.base import Failed, FlowName, Inline, Keep, Part, Request, Response, Transport
+from rushes.adapters.base import Failed, FlowName, Heeded, Inline, Keep, Part, Request, Response, Transport
 from rushes.adapters.http import Http
 from rushes.adapters.replicate import Replicate
 from rushes.assets import Assets
-from rushes.faults import Unavailable
-from rushes.flight import MIN_BYTES, Exchange, Flight, FlightTap, Heard, read
-from rushes.main import Settings, open_studio
+from rushes.faults import BadRequest, Unavailable
+from rushes.flight import MAX_CALLS, MIN_BYTES, Exchange, Flight, FlightTap, Heard, read
+from rushes.main import Settings, load_settings, open_studio
 from rushes.studio import Studio
 from rushes.units import AssetRef
 from rushes.video import Target
@@ -270,6 +272,94 @@ async def test_a_long_answer_is_kept_by_length_sha256_and_head(wire: Wire, size_
     assert tap.ids == [one.id]
 
 
+async def test_a_send_that_a_stop_cuts_off_is_kept_as_one_that_may_have_been_taken(tmp_path: Path) -> None:
+    async with open_shop() as shop:
+        shop.patience = asyncio.Event().wait
+        settings = Settings(data=str(tmp_path), default_model="shop-e/m", stop_grace_s=0.0)
+        async with open_studio(settings=settings, adapters=dict(counterparts()), environ={URL: shop.url}) as studio:
+            job = await studio.generate("a lake at dawn")
+            await shop.charged.wait()
+        (sent,) = [one for one in read(tmp_path / "flight.db", job.id) if one.flow == "submit"]
+    assert (sent.status, sent.answered.certain) == (0, False)
+    assert sent.answered.fault is not None
+    assert sent.answered.fault.code == "cancelled"
+
+
+# ── callbacks ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+TAKEN = Heeded(status=204, worth="accepted")
+HINT = Heeded(status=204, worth="hint")
+WAITS = Heeded(status=503, worth="refused", why="unavailable")
+
+
+def called(flight: Flight, result: Heeded | BaseException, body: bytes = b"{}", **headers: str) -> int:
+    """The id of a callback that came and ended so."""
+    ours = Request(method="POST", url="/v1/webhooks/replicate?job=job_1&attempt=1&send=1", headers=headers)
+    call = flight.call("job_1", 1, "", REPLICATE, ours, body)
+    call.ended(result)
+    return call.id
+
+
+async def test_equal_callbacks_are_one_row_whatever_came_between_and_polls_are_counted_on(wire: Wire) -> None:
+    http, flight = await wire.open(), wire.flight()
+    wire.answers = [said('{"status":"processing"}')]
+    _, line = tapped(flight, http)
+    for _ in range(3):
+        called(flight, HINT)
+        await line.send(REPLICATE, TARGET, POLL)
+        called(flight, HINT, b'{"another": 1}')
+    assert [(one.flow, one.count) for one in flight.exchanges("job_1")] == [
+        ("callback", 3),
+        ("status", 3),
+        ("callback", 3),
+    ]
+
+
+@pytest.mark.parametrize("result", [TAKEN, WAITS])
+async def test_a_callback_that_an_event_may_name_has_a_row_of_its_own(wire: Wire, result: Heeded) -> None:
+    await wire.open()
+    flight = wire.flight()
+    ids = [called(flight, result) for _ in range(3)]
+    assert [(one.id, one.count) for one in flight.exchanges("job_1")] == [(known, 1) for known in ids]
+
+
+async def test_what_moved_the_job_is_kept_however_many_did_not(wire: Wire) -> None:
+    await wire.open()
+    flight = wire.flight()
+    for number in range(2 * MAX_CALLS):
+        called(flight, WAITS, b"%d" % number)
+    taken = called(flight, TAKEN)
+    there = flight.exchanges("job_1")
+    assert (len(there), there[-1].id, flight.dropped) == (MAX_CALLS + 1, taken, 0)
+
+
+async def test_a_callback_whose_hearing_was_broken_off_says_so(wire: Wire) -> None:
+    await wire.open()
+    flight = wire.flight()
+    called(flight, asyncio.CancelledError())
+    (one,) = flight.exchanges("job_1")
+    assert one.answered.fault is not None
+    assert (one.status, one.answered.fault.code, one.answered.worth) == (0, "cancelled", None)
+
+
+async def test_a_callback_is_kept_without_what_signs_it_and_by_its_head_where_it_is_long(wire: Wire) -> None:
+    await wire.open()
+    flight = wire.flight(KEY)
+    body = (
+        f'{{"webhook":"https:\\/\\/me.example\\/v1?mac=5167ed0001","echo":"{KEY}","more":"{"x" * 200_000}"}}'.encode()
+    )
+    headers = {"Webhook-Id": "msg_1", "Webhook-Timestamp": "1", "Webhook-Signature": "v1,5167ed0001", "Cookie": KEY}
+    called(flight, HINT, body, **headers)
+    (one,) = flight.exchanges("job_1")
+    assert one.asked.headers == {"webhook-id": "msg_1", "webhook-timestamp": "1"}
+    kept = one.asked.body
+    assert kept is not None
+    assert (kept.size_bytes, kept.sha256, kept.whole) == (len(body), hashlib.sha256(body).hexdigest(), False)
+    await asyncio.to_thread(flight.close)
+    written = wire.path.read_bytes()
+    assert (b"me.example" in written, KEY.encode() in written, b"5167ed0001" in written) == (True, False, False)
+
+
 # ── what is never kept ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -369,6 +459,40 @@ async def test_what_is_too_old_goes(wire: Wire) -> None:
     assert [one.url[-1] for one in wire.flight(keep_s=60.0).exchanges("job_1")] == ["2"]
 
 
+@pytest.mark.parametrize(("more", "stays"), [({}, False), ({"RUSHES_FLIGHT_KEEP_S": "1e9"}, True)])
+async def test_how_long_is_a_setting(wire: Wire, more: dict[str, str], stays: bool) -> None:
+    await wire.open()
+    wire.clock.ahead_s = -31 * 86_400.0
+    flight = wire.flight()
+    flight.hear(exchange(1, 100))
+    flight.close()
+    await opened_once(wire.folder, more)
+    assert len(read(wire.path, "job_1")) == stays
+
+
+@pytest.mark.parametrize(("more", "stays"), [({"RUSHES_FLIGHT_MAX_BYTES": f"{MIN_BYTES}"}, False), ({}, True)])
+async def test_how_much_is_a_setting(wire: Wire, more: dict[str, str], stays: bool) -> None:
+    await wire.open()
+    flight = wire.flight(max_bytes=4 * MIN_BYTES)
+    filled(flight, wire.path)
+    flight.close()
+    await opened_once(wire.folder, more)
+    assert (space(wire.path) > MIN_BYTES, len(read(wire.path, "job_1")) == 450) == (stays, stays)
+
+
+async def opened_once(folder: Path, environ: dict[str, str]) -> None:
+    """Somebody owns the folder, and lets go of it."""
+    settings = load_settings({"data": str(folder)}, {"RUSHES_CONFIG": os.devnull, **environ})
+    async with open_studio(settings=settings, adapters={}, environ={}):
+        pass
+
+
+def test_a_cap_that_is_too_low_is_named() -> None:
+    with pytest.raises(BadRequest) as refused:
+        load_settings(environ={"RUSHES_CONFIG": os.devnull, "RUSHES_FLIGHT_MAX_BYTES": "1"})
+    assert refused.value.field == "flight_max_bytes"
+
+
 async def test_more_than_can_wait_is_dropped_counted_and_said_once(wire: Wire) -> None:
     await wire.open()
     flight, large = (
@@ -441,12 +565,68 @@ async def test_a_record_that_cannot_be_opened_is_said_and_costs_no_job(tmp_path:
     assert [log["event"] for log in logs if log["event"].startswith("flight")] == ["flight.dropped"]
 
 
+async def lost(folder: Path, shop: Shop) -> int:
+    """How many exchanges of a job whoever watches the server sees as lost, once any is or its record is there."""
+    async with studio_of(folder, shop) as studio:
+        job = await studio.generate("a lake at dawn")
+        await job.result(timeout_s=10)
+        async with asyncio.timeout(10):
+            while True:
+                (line,) = re.findall(r"^rushes_flight_dropped_total (\d+)$", await studio.metrics(0), re.MULTILINE)
+                if int(line) or (folder / "flight.db").is_file():
+                    return int(line)
+
+
+async def test_what_is_lost_is_counted_for_whoever_watches_and_control_else_it_is_nothing(tmp_path: Path) -> None:
+    (tmp_path / "bad" / "flight.db").mkdir(parents=True)
+    async with open_shop() as shop:
+        assert await lost(tmp_path / "bad", shop) > 0
+        assert await lost(tmp_path / "good", shop) == 0
+
+
 async def test_a_newer_record_is_not_read_and_one_that_is_missing_is_empty(tmp_path: Path) -> None:
     job = await a_job(tmp_path)
     assert read(tmp_path / "nothing.db", job) == []
     _alter(tmp_path / "flight.db", "PRAGMA user_version = 99")
     with pytest.raises(Unavailable, match="layout 99"):
         read(tmp_path / "flight.db", job)
+
+
+async def test_who_reads_while_the_owner_writes_sees_whole_rows_and_costs_none(wire: Wire) -> None:
+    await wire.open()
+    flight, seen, number = wire.flight(max_bytes=8 * MIN_BYTES), list[int](), 0
+    for _ in range(60):
+        for _ in range(4):
+            flight.hear(exchange(number, 60_000))
+            number += 1
+        flight._wake()  # it writes at once
+        there = await asyncio.to_thread(read, wire.path, "job_1")
+        assert [one.url for one in there] == [f"{wire.url}/{place}" for place in range(len(there))]
+        assert all(_is_whole(one) for one in there[-8:])
+        seen.append(len(there))
+    assert (seen == sorted(seen), len({*seen}) > 5) == (True, True)
+    assert (len(flight.exchanges("job_1")), flight.dropped) == (number, 0)
+
+
+def _is_whole(one: Exchange) -> bool:
+    body = one.answered.body
+    return body is not None and hashlib.sha256((body.text or "").encode()).hexdigest() == body.sha256
+
+
+async def test_control_a_reader_that_does_not_let_go_costs_what_cannot_be_written(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await wire.open()
+    monkeypatch.setattr("rushes.flight.sqlite3.connect", partial(sqlite3.connect, timeout=0.05))
+    flight = wire.flight()
+    flight.hear(exchange(1, 100))
+    flight.exchanges("job_1")
+    with closing(sqlite3.connect(wire.path)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM exchanges").fetchone()
+        flight.hear(exchange(2, 100))
+        assert len(flight.exchanges("job_1")) == 1
+    assert flight.dropped == 1
 
 
 # ── kill -9 ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -23,9 +23,8 @@ from rushes.eventstore.memory import MemoryStore
 from rushes.eventstore.sqlite import Connection, SqliteStore
 from rushes.faults import Unavailable
 from rushes.main import Settings, open_readonly
-from rushes.video import JobsQuery
+from rushes.video import JobsQuery, ListPlace
 from rushes.views.jobs import JobsView, ReadonlyView
-from rushes.views.rows import Key
 
 VICTIM = Path(__file__).with_name("view_until_killed.py")
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -65,7 +64,7 @@ async def made(store: EventStore, path: Path) -> list[tuple[object, ...]]:
     return rows
 
 
-async def fresh(view: JobsView) -> list[Key]:
+async def fresh(view: JobsView) -> list[ListPlace]:
     """What a caller gets who asks again, as it is told to."""
     async with asyncio.timeout(5):
         while True:

@@ -411,3 +411,13 @@ class Chatty(Small):
     def outcome(self, state: State) -> base.Outcome:
         structlog.get_logger().info("task.seen", file=state.file)
         return super().outcome(state)
+
+
+class DropsNewOptions(Small):
+    """Says that it passes any option on, and passes on the ones it knows."""
+
+    capabilities = replace(Small.capabilities, new_options=True)
+
+    def submit(self, spec: VideoSpec, target: Target, prepared: Prepared, key: str) -> Flow[Handle]:
+        known = {name: value for name, value in spec.provider_options.items() if name in MODEL.options}
+        return (yield from super().submit(replace(spec, provider_options=known), target, prepared, key))

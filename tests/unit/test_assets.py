@@ -165,6 +165,21 @@ def test_takes_are_named_by_job_and_index_alone() -> None:
 
 
 @pytest.mark.parametrize(
+    ("media_type", "folder", "ending"),
+    [
+        ("video/webm", "video", "mp4"),  # as it always was
+        ("image/webp", "image", "webp"),
+        ("image/jpeg", "image", "jpg"),
+        ("image/../x", "video", "mp4"),
+    ],
+)
+def test_pictures_have_a_folder_and_an_ending_of_their_own(media_type: str, folder: str, ending: str) -> None:
+    name = take_key(7, 1_700_000_000.9, "job_a", 1, media_type)
+    assert name.startswith(f"customers/7/assets/{folder}/20231114T221320_")
+    assert name.endswith(f".{ending}")
+
+
+@pytest.mark.parametrize(
     ("head", "media_type"),
     [
         (PNG[:12], "image/png"),

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rushes.adapters.base import CALLBACK, Adapter, Request, Told
-from rushes.adapters.callbacks import About, Callbacks, verifier_of
-from rushes.adapters.capabilities import Webhook
+from rushes.adapters.callbacks import About, Callbacks, verifier_of, with_callback
+from rushes.adapters.capabilities import DoubtClass, Terms, Webhook
 from rushes.adapters.kling import Kling
 from rushes.adapters.openrouter import OpenRouter
 from rushes.adapters.replicate import Replicate
@@ -40,6 +40,15 @@ def test_an_address_is_below_the_public_one_and_names_its_send() -> None:
     assert url.startswith("https://studio.example/behind/v1/webhooks/openrouter?job=job_1&attempt=2&send=3&mac=")
     assert OURS.about("openrouter", query_of(url)) == About("job_1", 2, 3)
     assert OURS.host == "studio.example"
+
+
+@pytest.mark.parametrize("doubt", ["A", "B", "C", "D"])
+def test_a_callback_changes_nothing_where_more_can_be_learned_or_nobody_calls(doubt: DoubtClass) -> None:
+    webhook, terms = Webhook(env="A_SECRET"), Terms(doubt=doubt, total_s=1800.0)
+    assert with_callback(terms, webhook) == terms
+    nothing = Terms(doubt="E", total_s=1800.0)
+    assert with_callback(nothing, None) == nothing
+    assert with_callback(nothing, webhook) == Terms(doubt="D", settle_s=1800.0, total_s=1800.0)  # the control
 
 
 def test_an_address_is_the_same_whenever_it_is_made() -> None:

@@ -29,7 +29,7 @@ from rushes.cli.verbs import _finish
 from rushes.eventstore.base import StoreUnavailable
 from rushes.faults import BadRequest, Code, Conflict, Fault, FolderInUse, NotFound, RushesError, bad
 from rushes.units import Money, utc
-from rushes.video import EstimateView, FaultView, JobView, TextToVideo, VideoSpec
+from rushes.video import Batch, EstimateView, FaultView, JobView, TextToVideo, VideoSpec
 
 RUNNING = JobView(
     id="job_1",
@@ -80,13 +80,16 @@ def test_what_stands_behind_the_verb_wins() -> None:
 
 
 def test_every_option_of_list_arrives() -> None:
-    words = "list --status failed --phase p --provider x --model m --sort updated --order asc --after z --limit 3"
+    words = (
+        "list --status failed --phase p --provider x --model m --batch b --sort updated --order asc --after z --limit 3"
+    )
     assert parse(words.split()) == Asked(
         verb="list",
         status="failed",
         phase="p",
         provider="x",
         model="m",
+        batch="b",
         sort="updated",
         order="asc",
         after="z",
@@ -130,9 +133,22 @@ def test_every_option_of_generate_arrives() -> None:
     )
 
 
+def test_every_option_of_batch_arrives() -> None:
+    words = ["batch", "-", "--no-wait", "--idempotency-key", "k", "--json"]
+    assert parse(words) == Asked(verb="batch", file="-", no_wait=True, idempotency_key="k", json=True)
+
+
 @pytest.mark.parametrize(
     "words",
-    [[], ["film"], ["show"], ["list", "--status", "odd"], ["generate", "x", "--seed", "a"], ["list", "--lim", "3"]],
+    [
+        [],
+        ["film"],
+        ["batch"],
+        ["show"],
+        ["list", "--status", "odd"],
+        ["generate", "x", "--seed", "a"],
+        ["list", "--lim", "3"],
+    ],
 )
 def test_a_wrong_command_line_is_one_sentence(words: list[str]) -> None:
     with pytest.raises(BadRequest, match=r"^[A-Z].*See: rushes.*--help$"):
@@ -273,6 +289,53 @@ async def test_on_a_terminal_one_line_is_rewritten_and_finished() -> None:
     assert out.getvalue().count("\r\x1b[K") == 2
     assert out.getvalue().count("\n") == 1
     assert max(map(len, out.getvalue().split("\r\x1b[K"))) <= shutil.get_terminal_size().columns
+
+
+def one_of(size: int, index: int, **fields: object) -> JobView:
+    return changed(id=f"job_{index}", batch=Batch(id="batch_a", index=index, size=size), **fields)
+
+
+async def test_on_a_terminal_a_batch_is_a_table_that_is_rewritten() -> None:
+    out = Terminal()
+    progress = Progress(out, names=["line 1", "line 3"])
+    with progress.ticking():
+        progress.show(one_of(2, 1))
+        progress.show(one_of(2, 0, status="succeeded", phase="succeeded"))
+    first, second = out.getvalue().split("\x1b[1A")
+    assert [line.split()[:4] for line in first.split("\n")] == [
+        ["\x1b[K0", "of", "2", "done"],
+        ["\x1b[K", "line", "3", "running"],
+    ]
+    assert [line.split()[:4] for line in second.rstrip("\n").split("\n")] == [
+        ["\x1b[K1", "of", "2", "done"],
+        ["\x1b[K", "line", "1", "succeeded"],
+        ["\x1b[K", "line", "3", "running"],
+    ]
+
+
+def test_where_a_batch_is_longer_than_the_terminal_those_that_go_on_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "5")
+    out = Terminal()
+    progress = Progress(out, names=[f"line {number}" for number in range(1, 6)])
+    for index, end in enumerate(["succeeded", "running", "succeeded", "running", "running"]):
+        progress.show(one_of(5, index, status=end, phase=end))
+    head, *lines = out.getvalue().rpartition("A")[2].split("\n")
+    assert "2 of 5 done" in head
+    assert [line.split()[2] for line in lines] == ["2", "4", "5"]
+    assert max(map(len, lines)) < 80 + len("\r\x1b[K")
+
+
+def test_away_from_a_terminal_a_batch_is_a_line_for_every_change_of_a_job() -> None:
+    out = io.StringIO()
+    progress = Progress(out, names=["line 1", "line 3"])
+    for view in (one_of(2, 0), one_of(2, 1), one_of(2, 0, version=5), one_of(2, 0, progress=60)):
+        progress.show(view)
+    assert [(line.split()[1], line.split("]")[1].split()[0]) for line in out.getvalue().splitlines()] == [
+        ("1", "50"),
+        ("3", "50"),
+        ("1", "60"),
+    ]
 
 
 def test_a_job_that_waits_says_why() -> None:

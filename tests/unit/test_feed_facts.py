@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 from jobs import ACCEPTED, ASKED, CANCELLING, DOUBTED, FINISHED, HANDLE, HISTORIES, NO, PARKED, THERE, started
+from msgspec.structs import replace
 
 from rushes.actors import messages as m
 from rushes.actors.codec import encode
@@ -16,6 +17,7 @@ from rushes.adapters.base import Prepared
 from rushes.api.feed import STATUS_AFTER, Facts, facts_after
 from rushes.eventstore.base import Recorded
 from rushes.units import FREE
+from rushes.video import Batch
 
 OPENED = m.AttemptOpened(attempt=2, target=THERE, start_by=2000.0)
 MORE: dict[str, tuple[m.Event, ...]] = {
@@ -66,6 +68,15 @@ def differences(history: Sequence[m.Event]) -> list[str]:
 @pytest.mark.parametrize("history", [*HISTORIES.values(), *MORE.values()], ids=[*HISTORIES, *MORE])
 def test_the_table_agrees_with_the_fold(history: Sequence[m.Event]) -> None:
     assert differences(history) == []
+
+
+def test_the_batch_of_the_first_event_stays_through_all_others() -> None:
+    first = replace(ASKED, batch=Batch(id="batch_a", index=0, size=2))
+    for history in (*HISTORIES.values(), *MORE.values()):
+        facts = Facts()
+        for version, event in enumerate((first, *history[1:]), 1):
+            facts = facts_after(facts, recorded(event, version))
+            assert facts.batch == "batch_a"
 
 
 def test_every_event_is_tried() -> None:

@@ -189,7 +189,7 @@ def test_what_is_withheld_is_counted(prompt: str, count: int, left: int, filtere
     wire.now += 9.0
     told = looked(wire, name)["response"]
     assert (len(told.get("videos", [])), told.get("raiMediaFilteredCount", 0)) == (left, filtered)
-    assert len(wire.twin.charges) == (left > 0)
+    assert [charge.micro_usd for charge in wire.twin.ledger.charges] == ([left * 8 * 400_000] if left else [])
 
 
 def test_a_prompt_decides_how_it_ends() -> None:

@@ -410,6 +410,32 @@ def test_losing_every_take_is_a_billed_failure() -> None:
     assert (failed.fault.code, failed.billed) == ("asset_expired", "yes")
 
 
+PICTURED = m.GenerationFinished(
+    attempt=1, outputs=(Output("clip"), Output("first", "image/webp", "thumbnail"), Output("all", kind="spritesheet"))
+)
+
+
+def test_a_picture_that_is_lost_leaves_the_video_a_success() -> None:
+    job = given(ASKED, started(), ACCEPTED, PICTURED, STORED, m.TakeLost(index=1, fault=NO))
+    assert pending(job, "us") == m.Store(attempt=1, index=2, refreshes=0, beside=True)
+    stored, succeeded = decide(m.RecordStored(attempt=1, take=PICTURE), job, 2.0)
+    assert (stored, succeeded) == (m.TakeStored(index=2, kind="spritesheet", asset=ASSET), m.JobSucceeded(missing=1))
+    job = evolve(evolve(job, stored, 2.0), succeeded, 2.0)
+    assert isinstance(job, m.Succeeded)
+    assert [(take.index, take.kind) for take in job.takes] == [(0, "video"), (2, "spritesheet")]
+
+
+PICTURE = Take(index=2, kind="spritesheet", asset=ASSET)
+
+
+def test_pictures_do_not_stand_in_for_a_video_that_is_lost() -> None:
+    job = given(ASKED, started(), ACCEPTED, PICTURED)
+    lost, failed = decide(m.RecordLost(attempt=1, index=0, fault=NO), job, 2.0)
+    assert lost == m.TakeLost(index=0, fault=NO)
+    assert isinstance(failed, m.JobFailed)
+    assert (failed.fault.code, failed.billed) == ("asset_expired", "yes")
+
+
 # ── parked ──
 
 

@@ -30,7 +30,8 @@ from rushes.adapters.base import (
 )
 from rushes.adapters.catalogue import route, rows_of
 from rushes.adapters.fit import estimate, fit
-from rushes.adapters.kling_legacy import KlingLegacy, mint
+from rushes.adapters.kling_auth import mint
+from rushes.adapters.kling_legacy import KlingLegacy
 from rushes.faults import BadRequest
 from rushes.main import credentials_of
 from rushes.units import AssetRef, Handle

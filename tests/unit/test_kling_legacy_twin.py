@@ -12,7 +12,8 @@ import pytest
 from rushes.adapters.base import Ask, Broken, Done, Failed, Outcome, Request, Response, Unfinished, Vanished, play
 from rushes.adapters.catalogue import rows_of
 from rushes.adapters.fit import fit
-from rushes.adapters.kling_legacy import KlingLegacy, mint
+from rushes.adapters.kling_auth import mint
+from rushes.adapters.kling_legacy import KlingLegacy
 from rushes.emulators.kling_legacy import KlingLegacyTwin
 from rushes.units import AssetRef, Handle
 from rushes.video import Effect, Extend, Input, LipSync, Made, Operation, Target, TextToVideo, VideoSpec

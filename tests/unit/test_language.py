@@ -11,7 +11,17 @@ import pytest
 from msgspec.structs import replace
 
 from rushes.adapters.capabilities import Auth, Capabilities, Media, Model, Only, Option, Price, Rate, Retirement, Shaped
-from rushes.adapters.catalogue import Named, meant, model_views, retirement_views, route, row_of, rows_of
+from rushes.adapters.catalogue import (
+    ModelSetting,
+    Named,
+    meant,
+    model_views,
+    retirement_views,
+    route,
+    row_of,
+    rows_of,
+    with_settings,
+)
 from rushes.adapters.fit import estimate, fit, normalise, placed, ratio_of, resolution_of, size_of
 from rushes.adapters.local import MODEL, Local
 from rushes.assets import BRANDS, FRAMES, MAGICS, RIFFS
@@ -684,13 +694,12 @@ def test_a_model_of_the_settings_is_like_another_but_for_what_is_given(tmp_path:
         resolutions = ["1080p", "720p"]
         aspect_ratios = ["1:1"]
         fields = ["seed"]
-        options = {{ mood = {{ type = "string", values = ["calm", "wild"] }} }}
         max_seed = 100
         price = {{ per = "second", micro_usd = 70000, source = "mine", as_of = "2026-11-01" }}"""
     known = settings(tmp_path, entry, 'provider = "local"\nid = "local-3"\nlike = "local-2"')
     name, (row,) = route("two", known)
     assert (name, row.id, row.operations, row.roles) == ("local", "local-2", ("text-to-video",), MODEL.roles)
-    made = normalise(spec(provider_options={"mood": "calm"}), row)
+    made = normalise(spec(), row)
     assert (made.duration_seconds, made.aspect_ratio, made.resolution, made.fps) == (8.0, "1:1", "720p", 24.0)
     assert made.generate_audio is None  # it no longer honours that, so it has no default for it either
     assert refused(spec(seed=101), row) == [("invalid_input", "seed")]
@@ -723,6 +732,7 @@ def test_a_model_of_the_settings_is_like_another_but_for_what_is_given(tmp_path:
         (NEW + 'price = { per = "second", micro_usd = 1, source = "s" }', "models[0].price.as_of"),
         (NEW + 'price = { per = "hour", micro_usd = 1, source = "s", as_of = "d" }', "models[0].price.per"),
         (NEW + 'price = { per = "clip", micro_usd = 1, source = "s", as_of = "d", x = 1 }', "models[0].price.x"),
+        (NEW + 'options = { mood = { type = "string" } }', "models[0].options"),  # the lab has no place for it
         (NEW + 'options = { mood = { type = "colour" } }', "models[0].options[...].type"),
         (f"{NEW}\n[[models]]\n{NEW}", "models[1].id"),
     ],
@@ -731,6 +741,42 @@ def test_a_wrong_entry_of_the_settings_is_named(tmp_path: Path, entry: str, fiel
     with pytest.raises(BadRequest) as caught:
         settings(tmp_path, entry)
     assert caught.value.field == field
+
+
+def test_a_setting_gives_no_row_what_its_wire_has_no_place_for() -> None:
+    """A model's operations differ: what one of them takes is dropped in silence by the other."""
+    mood, pace = Option("string", ("calm", "wild")), Option("integer")
+    shaped = replace(
+        PLAIN, aspect_ratios=("16:9",), options={"mood": mood}, fields=frozenset({"seed", "negative_prompt"})
+    )
+    bare = replace(
+        PLAIN, operations=("upscale",), aspect_ratios=(), options={"pace": pace}, fields=frozenset(), prompt="none"
+    )
+    wanted = ModelSetting(
+        provider="acme",
+        id="new",
+        aspect_ratios=("1:1",),
+        options={"mood": mood, "pace": pace},
+        fields=frozenset({"seed"}),
+        prompt="optional",
+    )
+    first, second = with_settings(Provider("acme", shaped, bare), [wanted]).models[2:]
+    assert (first.aspect_ratios, first.options, sorted(first.fields)) == (("1:1",), {"mood": mood}, ["seed"])
+    assert (second.aspect_ratios, second.options, sorted(second.fields)) == ((), {"pace": pace}, [])
+    assert (first.prompt, second.prompt) == ("optional", "none")
+    for field in ("aspect_ratios", "prompt"):  # where no row has it at all
+        given_one: dict[str, Any] = {field: getattr(wanted, field)}
+        only = ModelSetting(provider="acme", id="new", **given_one)
+        with pytest.raises(BadRequest) as caught:
+            with_settings(Provider("acme", bare), [only])
+        assert caught.value.field == f"models[0].{field}"
+
+
+def test_a_provider_that_passes_options_on_takes_new_ones() -> None:
+    provider = Provider("acme", PLAIN)
+    provider.capabilities = replace(provider.capabilities, new_options=True)
+    wanted = ModelSetting(provider="acme", id="new", options={"mood": Option("string")})
+    assert with_settings(provider, [wanted]).models[-1].options == wanted.options
 
 
 # ── The data of the adapters that are here ────────────────────────────────────────────────────────────────────────────

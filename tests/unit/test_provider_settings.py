@@ -55,7 +55,11 @@ async def test_only_what_is_needed_is_asked_for(tmp_path: Path) -> None:
     environ = key | {"GOOGLE_CLOUD_PROJECT": "p"}
     async with open_studio(tmp_path / "b", adapters={"veo": Veo()}, environ=environ) as studio:
         (view,) = await studio.providers()
-        assert (view.configured, view.reason) == (True, "")
+        assert (view.configured, view.reason, view.in_doubt) == (True, "", "E")
+    environ |= {"VEO_BUCKET": "clips"}
+    async with open_studio(tmp_path / "c", adapters={"veo": Veo()}, environ=environ) as studio:
+        (view,) = await studio.providers()
+        assert view.in_doubt == "C", "a lost send is found by what it wrote"
 
 
 async def test_without_its_extra_veo_is_refused_at_the_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ from rushes.adapters.capabilities import PollSchedule
 from rushes.adapters.catalogue import ModelSetting, route, rows_of, with_settings
 from rushes.adapters.fit import estimate, fit
 from rushes.adapters.sora import Sora
+from rushes.emulators.faults import ServerError
 from rushes.emulators.sora import SoraTwin
 from rushes.faults import BadRequest
 from rushes.testing.answers import broken_answers
@@ -41,7 +42,18 @@ from rushes.testing.crashes import POINTS, Point, live_through
 from rushes.testing.orders import Order, plainest
 from rushes.testing.wires import EPOCH_S, Pair, Wire
 from rushes.units import AssetRef, Handle
-from rushes.video import Extend, ImageToVideo, Input, Made, Operation, Target, TextToVideo, VideoSpec, VideoToVideo
+from rushes.video import (
+    JSON,
+    Extend,
+    ImageToVideo,
+    Input,
+    Made,
+    Operation,
+    Target,
+    TextToVideo,
+    VideoSpec,
+    VideoToVideo,
+)
 
 SORA = Sora()
 LAKE = VideoSpec(prompt="a lake", operation=TextToVideo())
@@ -357,6 +369,75 @@ def test_an_answer_needs_a_status_and_nothing_else() -> None:
 )
 def test_the_clip_is_where_the_answer_says_or_else_in_its_content(more: dict[str, object], url: str) -> None:
     assert asked(reply(200, VIDEO | {"status": "completed"} | more)) == Done((Output(url),))
+
+
+BESIDE = {
+    "thumbnail": Output(f"videos/{ID}/content?variant=thumbnail", "image/webp", "thumbnail"),
+    "spritesheet": Output(f"videos/{ID}/content?variant=spritesheet", "image/jpeg", "spritesheet"),
+}
+
+
+@pytest.mark.parametrize(
+    "wanted", [["thumbnail"], ["spritesheet"], ["thumbnail", "spritesheet"], ["spritesheet", "thumbnail"]]
+)
+def test_pictures_that_were_asked_for_come_after_the_clip_and_are_not_told_before(wanted: list[JSON]) -> None:
+    handle, request = submitted(replace(LAKE, provider_options={"variants": wanted}))
+    assert request == submitted(LAKE)[1]
+    answer = reply(200, VIDEO | {"status": "completed", "url": "https://files.example/a.mp4"})
+    done = play(SORA.status(handle, target()), lambda _: answer)
+    pictures = [output for kind, output in BESIDE.items() if kind in wanted]
+    assert done == Done((Output("https://files.example/a.mp4"), *pictures))
+
+
+def test_a_handle_that_was_found_gets_from_the_request_what_it_lacks() -> None:
+    spec = replace(LAKE, provider_options={"variants": ["spritesheet"]})
+    handle, _ = submitted(spec)
+    assert handle == Handle(ID, SORA.beside_id(spec, target()))
+    assert SORA.beside_id(LAKE, target()) == {"model": "sora-2"}
+
+
+@pytest.mark.parametrize("wrong", ["thumbnail", [], ["video"], ["poster"], ["thumbnail", 7], {"thumbnail": True}])
+def test_only_pictures_that_are_known_can_be_asked_for(wrong: JSON) -> None:
+    with pytest.raises(BadRequest) as refused:
+        with_options(variants=wrong)
+    assert refused.value.field == "provider_options.variants"
+
+
+def test_a_picture_that_is_named_twice_is_refused_before_anything_is_asked() -> None:
+    spec = with_options(variants=["thumbnail", "thumbnail"])
+    with pytest.raises(BadRequest, match="'thumbnail' is named twice") as wrong:
+        needs_prepare(SORA, spec, target())
+    assert wrong.value.field == "provider_options.variants"
+    assert not needs_prepare(SORA, with_options(variants=["thumbnail", "spritesheet"]), target())
+
+
+def pictured() -> Order:
+    plain = plainest(SORA.capabilities)[0]
+    return replace(plain, spec=replace(plain.spec, provider_options={"variants": ["thumbnail", "spritesheet"]}))
+
+
+def test_pictures_that_never_come_are_given_up_within_minutes_and_the_clip_is_kept() -> None:
+    wire = Wire(Pair(SORA, partial(SoraTwin, loose=True)))  # which has no pictures
+    ending = live_through(wire, pictured())
+    assert isinstance(ending.job, m.Succeeded)
+    assert ([take.kind for take in ending.job.takes], ending.job.missing, ending.job.billed) == (["video"], 2, "yes")
+    assert [event.index for event in ending.events if isinstance(event, m.TakeLost)] == [1, 2]
+    assert ending.took_s < 600.0
+    assert len(wire.charges) == 1
+
+
+def test_control_a_server_that_has_them_loses_none() -> None:
+    ending = live_through(Wire(Pair(SORA, SoraTwin)), pictured())
+    assert isinstance(ending.job, m.Succeeded)
+    assert [take.kind for take in ending.job.takes] == ["video", "thumbnail", "spritesheet"]
+    assert ending.job.missing == 0
+
+
+def test_control_a_clip_that_does_not_come_is_not_given_up_like_a_picture() -> None:
+    wire = Wire(Pair(SORA, SoraTwin), ServerError(on="download", status=500, times=12))
+    ending = live_through(wire, pictured())
+    assert isinstance(ending.job, m.Succeeded)
+    assert ([take.kind for take in ending.job.takes], ending.job.missing) == (["video", "thumbnail", "spritesheet"], 0)
 
 
 def test_a_download_says_the_key_to_its_own_host_alone() -> None:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from rushes.adapters.base import Body, Part, Request, Response
+from rushes.assets import sniff
 from rushes.emulators.base import image_size
 from rushes.emulators.sora import SoraTwin
 
@@ -119,7 +120,23 @@ def test_what_is_not_done_has_no_content() -> None:
     wire = Wire()
     clip_id = wire.make()
     assert code(wire.ask("GET", f"/videos/{clip_id}/content")) == (409, "video_not_ready")
-    assert wire.ask("GET", f"/videos/{clip_id}/content", variant="thumbnail").status == 400
+    assert code(wire.ask("GET", f"/videos/{clip_id}/content", variant="thumbnail")) == (409, "video_not_ready")
+
+
+def test_a_clip_that_is_done_has_pictures_for_as_long_as_itself() -> None:
+    wire = Wire()
+    clip_id = wire.make()
+    wire.now += 11.0
+    thumbnail, sheet, clip = (
+        wire.ask("GET", f"/videos/{clip_id}/content", variant=word) for word in ("thumbnail", "spritesheet", "video")
+    )
+    assert (thumbnail.headers["content-type"], sniff(thumbnail.body)) == ("image/webp", "image/webp")
+    assert (sheet.headers["content-type"], sniff(sheet.body)) == ("image/jpeg", "image/jpeg")
+    assert (clip.headers["content-type"], clip.body) == ("video/mp4", b"0123456789")
+    assert code(wire.ask("GET", f"/videos/{clip_id}/content", variant="poster")) == (400, "invalid_value")
+    wire.now += 3600.0
+    assert code(wire.ask("GET", f"/videos/{clip_id}/content", variant="thumbnail")) == (404, "not_found")
+    assert len(wire.twin.charges) == 1
 
 
 @pytest.mark.parametrize(
@@ -194,7 +211,8 @@ def test_a_loose_server_tells_the_same_otherwise() -> None:
     assert "error" not in shown
     wire.now += 11.0
     assert wire.video(clip_id)["url"].endswith(f"/files/{clip_id}.mp4")
-    assert wire.ask("GET", f"/videos/{clip_id}/content").status == 404
+    for variant in ("video", "thumbnail", "spritesheet"):
+        assert wire.ask("GET", f"/videos/{clip_id}/content", variant=variant).status == 404
     twin, wire.token = wire.twin, ""
     reply = twin.handle(Request(method="GET", url=wire_file(clip_id)), wire.now)
     assert reply.body == b"0123456789"

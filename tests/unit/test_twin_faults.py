@@ -145,9 +145,9 @@ def test_control_without_a_fault_a_job_is_done_and_its_clip_is_fetched(name: str
 @every_twin
 def test_moderation_and_failure_come_without_a_word_in_the_prompt(name: str) -> None:
     assert moderated(Wire(name)) == "Done"
-    assert moderated(Wire(name, Moderated())) == "moderated"
-    if "failed" in EMULATORS[name].can:
-        assert moderated(Wire(name, FailedJob())) == "generation_failed"
+    for rule, code in ((Moderated(), "moderated"), (FailedJob(), "generation_failed")):
+        if rule.do in EMULATORS[name].can:
+            assert moderated(Wire(name, rule)) == code
 
 
 @every_twin
@@ -158,6 +158,25 @@ def test_a_word_that_nobody_knows_is_unfinished(name: str) -> None:
     assert isinstance(outcome, Unfinished)
     assert outcome.stage == "dreaming"
     assert isinstance(wire.status(handle), Done)
+
+
+@every_twin
+def test_only_the_word_that_it_names_is_renamed(name: str) -> None:
+    wire = Wire(name, able(name, StatusWord(word="dreaming", was="no word of theirs", times=1)))
+    handle = wire.submit()
+    done = wire.status(handle)
+    assert isinstance(done, Done)
+    assert wire.status(handle) == done
+
+
+def test_of_a_renamed_word_the_rest_of_the_answer_stays() -> None:
+    wire = Wire("runway", StatusWord(word="DONE", was="SUCCEEDED", times=2))
+    handle = wire.submit()
+    assert wire.status(handle) == Unfinished(None, stage="DONE")
+    ask = next(wire.adapter.status(handle, wire.target))
+    renamed, as_it_is = (msgspec.json.decode(wire(ask).body) for _ in range(2))
+    assert renamed == as_it_is | {"status": "DONE"}
+    assert as_it_is["output"]
 
 
 @every_twin
@@ -425,8 +444,8 @@ def test_a_charge_names_the_job_the_unit_and_what_it_was_for(name: str) -> None:
     handle = wire.submit()
     (charge,) = wire.faulty.twin.ledger.charges
     assert (charge.provider, charge.job, charge.at) == (name, handle.id, 1_000.0)
-    assert charge.amount > 0
-    assert charge.micro_usd is None or charge.micro_usd > 0
+    assert (charge.amount > 0) != wire.model.free
+    assert charge.micro_usd is None or (charge.micro_usd > 0) != wire.model.free
     assert all((charge.unit, charge.why))
 
 

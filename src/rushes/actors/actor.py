@@ -35,10 +35,11 @@ _USERS = (m.Generate, m.Poll, m.Cancel, m.Collect, m.Resubmit, m.GiveUp, m.Hide)
 class Asked:
     """A command in a mailbox, with whoever waits for the state after it."""
 
-    __slots__ = ("command", "reply")
+    __slots__ = ("command", "moved", "reply")
 
     def __init__(self, command: Command, reply: asyncio.Future[None] | None = None) -> None:
         self.command, self.reply = command, reply
+        self.moved = False  # something came of it
 
     def answer(self) -> None:
         """The state after the command is on disk."""
@@ -114,7 +115,7 @@ class Actor:
         self.task: asyncio.Task[None] | None = None
         self.troubles = 0  # effects in a row that came to nothing
         self.trouble: Fault | None = None  # why the last of them did
-        self.bad_files = 0  # answers in place of the next take that were no video
+        self.bad_files = 0  # answers in place of the next take that were none
         self.tried_at = 0.0  # when the last effect ended
         self.pause_s = 0.0  # from then on, as the provider wished in its last answer to a poll
         self.heard_at = 0.0  # when the provider last answered about it
@@ -135,12 +136,14 @@ class Actor:
         """What all these come to. Raises whatever a bug raises."""
         turn = Turn(self.job, max(now, self.at))  # time never falls in a stream
         for one in asked:
+            before = len(turn.decided)
             try:
                 turn.decide(one.command)
             except CommandRejected as error:
                 error.job_id = self.name
                 one.refuse(error)
             else:
+                one.moved = len(turn.decided) > before
                 turn.asked.append(one)
         return turn
 

@@ -7,17 +7,21 @@ interval allows. So a callback may come early, late, twice, in any order, or nev
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import Final, NoReturn
+from urllib.parse import urlencode
 
 import structlog
 
 from rushes.actors import messages as m
 from rushes.actors.job import phase_word
 from rushes.actors.system import System
-from rushes.adapters.base import Adapter
-from rushes.adapters.callbacks import Callbacks
-from rushes.faults import AccessDenied, NotFound, bad
+from rushes.adapters.base import Adapter, Call, CallRecorder, Heeded, Request
+from rushes.adapters.callbacks import PATH, About, Callbacks
+from rushes.faults import AccessDenied, Code, NotFound, RushesError, bad
 from rushes.units import Clock
+from rushes.video import Target
+
+STATUS: Final[dict[Code, int]] = {"invalid_input": 400, "unavailable": 503}  # in which such trouble is told
 
 _log = structlog.get_logger("rushes")
 
@@ -26,10 +30,16 @@ class Hearing:
     """Where callbacks come in, once they are read whole."""
 
     def __init__(
-        self, system: System, adapters: Mapping[str, Adapter], clock: Clock, callbacks: Callbacks | None
+        self,
+        system: System,
+        adapters: Mapping[str, Adapter],
+        clock: Clock,
+        callbacks: Callbacks | None,
+        recorder: CallRecorder | None = None,
     ) -> None:
-        """Without `callbacks` no provider is asked to call, and none is heard."""
+        """Without `callbacks` no provider is asked to call, and none is heard: nobody can reach this process."""
         self._system, self._adapters, self._clock, self._callbacks = system, adapters, clock, callbacks
+        self._recorder = recorder
 
     @property
     def host(self) -> str:
@@ -56,22 +66,71 @@ class Hearing:
             raise NotFound(f"Nobody calls back here as {provider!r}: no such address was given out.")
         if (about := callbacks.about(provider, query)) is None:
             _refuse(provider, "not_ours")
-        if (unsigned := callbacks.unsigned(provider, headers, body, self._clock.now())) is not None:
-            _refuse(provider, unsigned.reason)
-        job = (await self._system.look(about.job)).job
-        if isinstance(job, m.New):
+        unsigned = callbacks.unsigned(provider, headers, body, self._clock.now())
+        snapshot = await self._system.look(about.job)
+        if isinstance(snapshot.job, m.New):
             raise NotFound(f"There is no job {about.job}.", job_id=about.job)
-        if (told := adapter.callback(body, job.target)) is None:
-            raise bad("body", f"This is not what {provider} says about a job.")
-        report = m.RecordAccepted(attempt=about.attempt, send=about.send, handle=told.handle)
-        job = (await self._system.ask(about.job, report)).job
-        _log.info("callback.heard", provider=provider, job=about.job, phase=phase_word(job), final=told.final)
-        if not isinstance(job, m.Running) or (job.attempt, job.started.send) != (about.attempt, about.send):
-            return
-        if job.handle.id != told.handle.id:  # one send of ours, and two jobs of theirs
-            _log.warning("callback.of_another_job", provider=provider, job=about.job)
+        call = self._call(adapter, about, snapshot.trace, headers, body)
+        try:
+            if unsigned is None:
+                heeded = await self._heed(adapter, about, snapshot.job.target, body, call.id)
+            else:
+                heeded = Heeded(status=403, worth="refused", why=unsigned.reason)
+        except BaseException as error:
+            call.ended(_troubled(error))
+            raise
+        call.ended(heeded)
+        if heeded.worth == "refused":
+            _refuse(provider, heeded.why)
+
+    def _call(self, adapter: Adapter, about: About, trace: str, headers: Mapping[str, str], body: bytes) -> Call:
+        if self._recorder is None:
+            return _Unrecorded()
+        query = urlencode({"job": about.job, "attempt": about.attempt, "send": about.send})
+        request = Request(method="POST", url=f"{PATH}{adapter.name}?{query}", headers=headers)
+        return self._recorder.call(about.job, about.attempt, trace, adapter, request, body)
+
+    async def _heed(self, adapter: Adapter, about: About, target: Target, body: bytes, exchange: int) -> Heeded:
+        """Act on what is the provider's word. Where it moves the job, its event names the exchange."""
+        if (told := adapter.callback(body, target)) is None:
+            raise bad("body", f"This is not what {adapter.name} says about a job.")
+        report = m.RecordAccepted(
+            attempt=about.attempt,
+            send=about.send,
+            handle=told.handle,
+            exchanges=(exchange,) if exchange else (),
+        )
+        snapshot, moved = await self._system.tell(about.job, report)
+        job = snapshot.job
+        _log.info("callback.heard", provider=adapter.name, job=about.job, phase=phase_word(job), final=told.final)
+        if isinstance(job, m.Sent) and (job.attempt, job.started.send) != (about.attempt, about.send):
+            why = "another_send"
+        elif not isinstance(job, m.Running):
+            why = "late"
+        elif job.handle.id != told.handle.id:  # one send of ours, and two jobs of theirs
+            _log.warning("callback.of_another_job", provider=adapter.name, job=about.job)
+            why = "another_job"
         elif told.final:
             await self._system.poll_soon(about.job)
+            return Heeded(status=204, worth="accepted" if moved else "hint")
+        else:
+            why = "under_way"
+        return Heeded(status=204, worth="accepted") if moved else Heeded(status=204, worth="nothing", why=why)
+
+
+class _Unrecorded:
+    """The call where there is no record."""
+
+    id = 0
+
+    def ended(self, result: Heeded | BaseException) -> None:
+        """Nobody keeps it."""
+
+
+def _troubled(error: BaseException) -> Heeded | BaseException:
+    if not isinstance(error, RushesError):
+        return error
+    return Heeded(status=STATUS.get(error.code, 500), worth="refused", why=error.code)
 
 
 def _refuse(provider: str, reason: str) -> NoReturn:

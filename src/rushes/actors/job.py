@@ -346,11 +346,11 @@ def _storing(command: Command, job: Storing) -> list[Event]:
         case m.Cancel() if job.cancel is None:
             return [_cancel_requested(command), m.CancelAnswered(attempt=job.attempt, answer="too_late")]
         case m.RecordStored(attempt=job.attempt, take=take) if take.index == next_index:
-            stored = m.TakeStored(index=take.index, asset=take.asset, probe=take.probe)
-            return [stored, *_all_stored(job, len(job.stored) + 1, len(job.lost))]
+            stored = m.TakeStored(index=take.index, kind=take.kind, asset=take.asset, probe=take.probe)
+            return [stored, *_all_stored(job, (*job.stored, take), len(job.lost))]
         case m.RecordLost(attempt=job.attempt, index=index, fault=fault) if index == next_index:
             lost = m.TakeLost(index=index, fault=fault)
-            return [lost, *_all_stored(job, len(job.stored), len(job.lost) + 1)]
+            return [lost, *_all_stored(job, job.stored, len(job.lost) + 1)]
         case m.RecordLinks(attempt=job.attempt, outputs=outputs) if len(outputs) == len(job.outputs):
             return [m.LinksRefreshed(attempt=job.attempt, outputs=outputs)]
         case m.Resubmit() | m.GiveUp():
@@ -359,11 +359,11 @@ def _storing(command: Command, job: Storing) -> list[Event]:
             return []
 
 
-def _all_stored(job: Storing, stored: int, lost: int) -> list[Event]:
-    if stored + lost < len(job.outputs):
-        return []
-    if stored:
-        return [m.JobSucceeded(missing=lost)]
+def _all_stored(job: Storing, stored: tuple[Take, ...], lost: int) -> list[Event]:
+    """How it ends, once every take is stored or lost; at once where no video is left, as no picture replaces it."""
+    left = job.outputs[len(stored) + lost :]
+    if "video" in (*(take.kind for take in stored), *(output.kind for output in left)):
+        return [] if left else [m.JobSucceeded(missing=lost)]
     gone = Fault("asset_expired", "The video was made and paid, and its address stopped working before it was fetched.")
     return [m.JobFailed(fault=gone, billed=_unless_free("yes", job, job.finished.cost))]
 
@@ -571,7 +571,8 @@ def _links_refreshed(job: Storing, event: m.LinksRefreshed, at: float) -> Job:
 
 
 def _take_stored(job: Storing, event: m.TakeStored, _: float) -> Job:
-    return replace(job, stored=(*job.stored, Take(index=event.index, asset=event.asset, probe=event.probe)))
+    take = Take(index=event.index, kind=event.kind, asset=event.asset, probe=event.probe)
+    return replace(job, stored=(*job.stored, take))
 
 
 def _take_lost(job: Storing, event: m.TakeLost, _: float) -> Job:
@@ -699,7 +700,9 @@ def pending(job: Job, incarnation: str | None) -> Owed | None:
         case Running():
             return m.Ask(attempt=job.attempt, accepted_at=job.accepted_at, deadline=job.deadline)
         case Storing():
-            return m.Store(attempt=job.attempt, index=len(job.stored) + len(job.lost), refreshes=job.refreshes)
+            index = len(job.stored) + len(job.lost)
+            beside = any(output.kind != "video" for output in job.outputs[index : index + 1])
+            return m.Store(attempt=job.attempt, index=index, refreshes=job.refreshes, beside=beside)
         case New() | Parked() | Succeeded() | Failed() | Cancelled():
             return None
         case _:

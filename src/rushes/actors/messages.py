@@ -14,7 +14,7 @@ from rushes.adapters.base import CancelAnswer, Output, Prepared
 from rushes.adapters.capabilities import Terms
 from rushes.faults import Fault
 from rushes.units import AssetRef, Billed, Handle, Money
-from rushes.video import Batch, Probe, Take, Target, VideoSpec
+from rushes.video import Batch, Probe, Take, TakeKind, Target, VideoSpec
 
 Need = Literal["prompt", "prepare", "reserve"]
 ParkReason = Literal["in_doubt", "detached", "gone", "credential"]
@@ -138,6 +138,7 @@ class LinksRefreshed(Event, frozen=True, kw_only=True):
 
 class TakeStored(Event, frozen=True, kw_only=True):
     index: int
+    kind: TakeKind = "video"
     asset: AssetRef
     probe: Probe = Probe()
 
@@ -505,7 +506,7 @@ class Ended(Phase, frozen=True, kw_only=True):
 
 
 class Succeeded(Ended, frozen=True, kw_only=True):
-    """There are takes."""
+    """There is a video, and maybe more takes."""
 
     takes: tuple[Take, ...]
     cost: Money | None
@@ -515,7 +516,7 @@ class Succeeded(Ended, frozen=True, kw_only=True):
 
 
 class Failed(Ended, frozen=True, kw_only=True):
-    """There is no take, and `fault` says why."""
+    """There is no video, and `fault` says why."""
 
     fault: Fault
 
@@ -610,6 +611,7 @@ class Store(Effect, frozen=True, kw_only=True):
     attempt: int
     index: int
     refreshes: int
+    beside: bool = False  # it is a picture: the video, which is kept, does not wait for it without end
 
 
 Owed: TypeAlias = (

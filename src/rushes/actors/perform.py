@@ -26,6 +26,7 @@ from rushes.adapters.base import (
     Flow,
     FlowName,
     Outcome,
+    Output,
     Prepared,
     Recorder,
     Request,
@@ -38,14 +39,14 @@ from rushes.adapters.base import (
     body_digest,
     drive,
 )
-from rushes.adapters.callbacks import Callbacks
+from rushes.adapters.callbacks import Callbacks, with_callback
 from rushes.adapters.capabilities import Terms
 from rushes.adapters.catalogue import row_of
 from rushes.adapters.fit import estimate
 from rushes.assets import Assets, StorageTrouble, WrongSize, take_key
 from rushes.faults import BadRequest, Fault, RushesError
 from rushes.media import MediaTrouble, Unexamined
-from rushes.units import AssetRef, Clock, submission_key
+from rushes.units import AssetRef, Clock, Handle, submission_key
 from rushes.video import Probe, Take, Target, VideoSpec
 
 T = TypeVar("T")
@@ -53,6 +54,7 @@ T = TypeVar("T")
 MAX_REFRESHES = 10  # in a row of addresses that did not live as long as was said, before a take counts as lost
 FRESH_S = 30.0  # a new address may need a moment until it works
 MAX_BAD_FILES = 12  # answers that are no video, before a take counts as lost
+MAX_BAD_PICTURES = 6  # tries, for about a minute, before a picture beside a video does
 _log = structlog.get_logger("rushes")
 ProbeFile = Callable[[Path], Awaitable[Probe]]
 
@@ -83,12 +85,13 @@ class Performer:
             return _bug(error, owed, job_id)
 
     async def perform(self, owed: Owed, job: m.Job, job_id: str, bad_files: int, trace: str = "") -> Command:
-        """Carry out one effect. `bad_files` counts the answers to this that were no video."""
+        """Carry out one effect. `bad_files` counts the answers to this that were none."""
         tap = None if self._recorder is None else self._recorder.tap(job_id, owed.attempt, trace)
         try:
             report = await self._perform(owed, job, job_id, bad_files, tap)
         except Exception as error:  # noqa: BLE001 - a bug in an adapter must not stop the system, nor lose a paid call
             report = _bug(error, owed, job_id)
+        report = _given_up(report, owed, bad_files) or report
         return replace(report, exchanges=tuple(tap.ids)) if tap is not None and tap.ids else report
 
     def _at_once(self, owed: Owed, job: m.Job, job_id: str, incarnation: str) -> Command | None:
@@ -169,19 +172,13 @@ class Performer:
         )
 
     def _terms(self, adapter: Adapter, spec: VideoSpec, target: Target) -> Terms:
-        """Where nothing but a callback can tell what became of a send, it is waited for as long as a job may take."""
         terms = adapter.terms(spec, target)
-        if terms.doubt != "E" or not self._calls(adapter):
-            return terms
-        return replace(terms, doubt="D", settle_s=terms.total_s)
-
-    def _calls(self, adapter: Adapter) -> bool:
-        return self._callbacks is not None and adapter.capabilities.webhook is not None
+        return terms if self._callbacks is None else with_callback(terms, adapter.capabilities.webhook)
 
     def _prepared(self, job: Queued, job_id: str, send: int = 0) -> Prepared:
         """What was prepared, and the address to call back. Send 0 is for the digest, which all sends share."""
         prepared = job.prepared or {}
-        if self._callbacks is None or not self._calls(self._adapters[job.target.provider]):
+        if self._callbacks is None or self._adapters[job.target.provider].capabilities.webhook is None:
             return prepared
         return {**prepared, CALLBACK: self._callbacks.url(job.target.provider, job_id, job.attempt, send)}
 
@@ -226,7 +223,12 @@ class Performer:
 
     async def _status(self, job: Running | Storing, tap: Tap | None) -> Outcome:
         adapter = self._adapters[job.target.provider]
-        return await self._run(adapter.status(job.handle, job.target), "status", job, tap)
+        return await self._run(adapter.status(self._handle(job), job.target), "status", job, tap)
+
+    def _handle(self, job: Running | Storing) -> Handle:
+        """With what the request tells: of a job that was found, or named by a person, only the id is known."""
+        told = self._adapters[job.target.provider].beside_id(_spec(job.queued), job.target)
+        return replace(job.handle, extra={**told, **job.handle.extra}) if told else job.handle
 
     async def _ask(self, job: Running, tap: Tap | None) -> Command:
         try:
@@ -249,11 +251,11 @@ class Performer:
 
     async def _store(self, job: Storing, job_id: str, owed: m.Store, bad_files: int, tap: Tap | None) -> Command:
         adapter, output = self._adapters[job.target.provider], job.outputs[owed.index]
-        key = take_key(job.facts.spec.customer_id, job.facts.at, job_id, owed.index)
+        key = take_key(job.facts.spec.customer_id, job.facts.at, job_id, owed.index, output.media_type)
         try:
-            flow = adapter.download(output, job.handle, job.target)
+            flow = adapter.download(output, self._handle(job), job.target)
             asset = await self._run(flow, "download", job, tap, self._assets.sink(key))
-            probe = await self._probed(asset)
+            probe = await self._probed(asset, output)
         except Failed as failed:
             if failed.fault.code == "asset_expired" and self._clock.now() - job.links_at >= FRESH_S:
                 return await self._refresh(job, owed, failed.fault, tap)
@@ -261,17 +263,23 @@ class Performer:
         except WrongSize as short:
             return m.RecordTrouble(fault=Fault("bad_answer", short.detail, retryable=True))
         except MediaTrouble as trouble:
-            fault = Fault("bad_answer", f"What the provider delivered is no video: {trouble.detail}", retryable=True)
-            if bad_files >= MAX_BAD_FILES:
+            what = f"What the provider delivered is no {output.kind}: {trouble.detail}"
+            fault = Fault("bad_answer", what, retryable=True)
+            if bad_files >= MAX_BAD_FILES or owed.beside:  # a video in the place of a picture comes again, as large
                 return m.RecordLost(attempt=job.attempt, index=owed.index, fault=fault)
             return m.RecordTrouble(fault=fault)
         except (StorageTrouble, OSError) as error:  # ours, so never the job's fault
             detail = error.detail if isinstance(error, RushesError) else f"{type(error).__name__}: {error.strerror}"
             return m.RecordTrouble(fault=Fault("storage_failed", detail, retryable=True))
-        return m.RecordStored(attempt=job.attempt, take=Take(index=owed.index, asset=asset, probe=probe))
+        take = Take(index=owed.index, kind=output.kind, asset=asset, probe=probe)
+        return m.RecordStored(attempt=job.attempt, take=take)
 
-    async def _probed(self, asset: AssetRef) -> Probe:
-        """What the file says of itself. One that cannot be looked at here is kept all the same: it was paid for."""
+    async def _probed(self, asset: AssetRef, output: Output) -> Probe:
+        """What a video says of itself. One that cannot be looked at here is kept all the same: it was paid for."""
+        if output.kind != "video":
+            if not asset.media_type.startswith("image/"):
+                raise MediaTrouble(f"It is {asset.media_type}.")
+            return Probe()
         try:
             return await self._probe(self._assets.path(asset.key))
         except Unexamined:
@@ -293,6 +301,15 @@ class Performer:
                 return m.RecordTrouble(fault=fault)
             case _:
                 return lost
+
+
+def _given_up(report: Command, owed: Owed, bad_files: int) -> m.RecordLost | None:
+    """A picture that did not come for so long: the video that it stands beside is kept already."""
+    if not isinstance(owed, m.Store) or not owed.beside or bad_files < MAX_BAD_PICTURES:
+        return None
+    if not isinstance(report, m.RecordTrouble) or report.fault.code == "storage_failed":
+        return None
+    return m.RecordLost(attempt=owed.attempt, index=owed.index, fault=report.fault)
 
 
 def _bug(error: Exception, owed: Owed, job_id: str) -> Command:

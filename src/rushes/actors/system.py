@@ -77,6 +77,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     at: float  # of its last event
     heard_at: float  # when the provider last answered, or `at`
     trouble: Fault | None  # why what is owed came to nothing, the last time
+    trace: str  # that its first event belongs to
 
 
 class System:
@@ -202,14 +203,18 @@ class System:
 
     async def ask(self, name: str, command: Command) -> Snapshot:
         """Have a job carry out a user's command; the answer is its state afterwards."""
+        return (await self.tell(name, command))[0]
+
+    async def tell(self, name: str, command: Command) -> tuple[Snapshot, bool]:
+        """The same; True beside it says that something came of it."""
         while (actor := self._names.get(name)) is None:
             stream = await self._stream(name)
             if (resting := self._resting.get(stream.id)) is not None:
                 raise resting
             for unreadable in await self._load([stream.id]):
                 raise unreadable
-        await self._tell_and_wait(actor, command)
-        return self._snapshot(actor)
+        moved = await self._tell_and_wait(actor, command)
+        return self._snapshot(actor), moved
 
     async def stream_of(self, name: str) -> tuple[int, str]:
         """A job's stream and its tenant. Neither ever changes: a live job's are known. Raises NotFound."""
@@ -368,14 +373,16 @@ class System:
 
     # ── turns ──
 
-    async def _tell_and_wait(self, actor: Actor, command: Command) -> None:
+    async def _tell_and_wait(self, actor: Actor, command: Command) -> bool:
         if self._stopping:
             raise actor.unavailable("rushes is stopping: try again when it runs.")
         if len(actor.mailbox or ()) >= MAX_MAILBOX:
             raise actor.unavailable("This job has too many commands waiting: try again in a moment.")
         reply: asyncio.Future[None] = self._loop.create_future()
-        self._tell(actor, Asked(command, reply))
+        asked = Asked(command, reply)
+        self._tell(actor, asked)
         await reply
+        return asked.moved
 
     def _tell(self, actor: Actor, asked: Asked) -> None:
         if actor.mailbox is not None:
@@ -638,7 +645,7 @@ class System:
             self._free_place(actor)
         if isinstance(report, m.RecordTrouble):
             actor.troubles, actor.trouble = actor.troubles + 1, report.fault
-            if isinstance(owed, m.Store) and report.fault.code == "bad_answer":
+            if isinstance(owed, m.Store) and _is_no_file(owed, report.fault):
                 actor.bad_files += 1
             _log.warning("effect.troubled", job=actor.name, effect=type(owed).__name__, code=report.fault.code)
         else:
@@ -717,6 +724,7 @@ class System:
             at=actor.at,
             heard_at=max(actor.heard_at, actor.at),
             trouble=actor.trouble,
+            trace=actor.trace,
         )
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -741,6 +749,11 @@ def _refuse(actor: Actor, asked: Sequence[Asked], error: BaseException) -> None:
         error = actor.unavailable(f"The job could not act ({type(error).__name__}): please report it.")
     for one in asked:
         one.refuse(error)
+
+
+def _is_no_file(owed: m.Store, fault: Fault) -> bool:
+    """Whether this counts against a take: what is no video, and whatever else keeps a picture away but our own disk."""
+    return fault.code == "bad_answer" or (owed.beside and fault.code != "storage_failed")
 
 
 def _places(owed: Owed, lane: Lane) -> Places | None:

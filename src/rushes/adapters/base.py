@@ -23,7 +23,7 @@ from msgspec import Struct
 from rushes.adapters.capabilities import Capabilities, Model, Terms
 from rushes.faults import Code, Fault
 from rushes.units import AssetRef, Billed, Handle, Money
-from rushes.video import Target, VideoSpec
+from rushes.video import TakeKind, Target, VideoSpec
 
 T = TypeVar("T")
 
@@ -157,6 +157,7 @@ class Output(Struct, frozen=True, gc=False, omit_defaults=True):
 
     url: str
     media_type: str = "video/mp4"
+    kind: TakeKind = "video"  # pictures come after the videos
 
 
 class Done(Struct, frozen=True):
@@ -217,6 +218,13 @@ class Adapter(Protocol):
     def terms(self, spec: VideoSpec, target: Target) -> Terms:  # noqa: ARG002
         """What holds for a send of this request: class of doubt, cancelling, schedule, deadlines."""
         return self.capabilities.terms
+
+    def beside_id(self, spec: VideoSpec, target: Target) -> dict[str, str]:  # noqa: ARG002
+        """What later calls need beside the provider's id, as far as the request tells it: part of `Handle.extra`.
+
+        A job that `find` found, or whose id a person gave, has it too.
+        """
+        return {}
 
     def prepare(self, spec: VideoSpec, target: Target, key: str = "") -> Flow[Prepared]:  # noqa: ARG002
         """Uploads and tokens: free, repeatable, any number of requests. Usually none: files travel in the request.
@@ -294,7 +302,8 @@ class Transport(Protocol):
         ...
 
 
-FlowName = Literal["prepare", "submit", "status", "cancel", "find", "download"]
+FlowName = Literal["prepare", "submit", "status", "cancel", "find", "download", "callback"]
+"""What an exchange is for. In a callback the provider asks, and we answer; adapters have no flow for it."""
 
 
 class Tap(Protocol):
@@ -312,6 +321,38 @@ class Recorder(Protocol):
 
     def tap(self, job: str, attempt: int, trace: str = "") -> Tap:
         """For one effect of a job, by its public name; `trace` is the one that the job belongs to."""
+        ...
+
+
+Worth = Literal["accepted", "hint", "nothing", "refused"]
+"""What a callback was worth: it moved the job, had the provider asked soon, neither, or was not taken in."""
+
+
+class Heeded(Struct, frozen=True, kw_only=True):
+    """What became of a callback."""
+
+    status: int  # that we answered
+    worth: Worth
+    why: str = ""  # a word, where it did nothing
+
+
+class Call(Protocol):
+    """The recording of one callback."""
+
+    id: int  # of its exchange
+
+    def ended(self, result: Heeded | BaseException) -> None:
+        """Say what became of it, once. It never fails."""
+        ...
+
+
+class CallRecorder(Protocol):
+    """Keeps callbacks, for looking back."""
+
+    dropped: int  # exchanges of any flow that were not kept, since the process began
+
+    def call(self, job: str, attempt: int, trace: str, adapter: Adapter, request: Request, body: bytes) -> Call:
+        """For one callback about a job that there is. `request` has our path, without the code that makes it ours."""
         ...
 
 

@@ -17,8 +17,9 @@ from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from rushes.adapters.capabilities import Webhook
+from rushes.adapters.capabilities import Terms, Webhook
 from rushes.adapters.signatures import CommaVerifier, Unsigned, Verifier, Verifies
 from rushes.faults import BadRequest, bad
 
@@ -46,7 +47,7 @@ class Callbacks:
             key: of the data folder (`key_of`).
             verifiers: by provider, of those whose callbacks must be signed.
         """
-        self._base, self.host = _base_of(public_url)
+        self._base, self.host = base_of(public_url)
         self._key, self._verifiers = key, verifiers or {}
 
     def url(self, provider: str, job: str, attempt: int, send: int) -> str:
@@ -77,8 +78,11 @@ class Callbacks:
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
-def _base_of(public_url: str) -> tuple[str, str]:
-    """The address without a slash at its end, and its host. Plain http is for emulators on this machine."""
+def base_of(public_url: str) -> tuple[str, str]:
+    """The address without a slash at its end, and its host. Plain http is for emulators on this machine.
+
+    Raises BadRequest about `public_url`.
+    """
     try:
         parts = urlsplit(public_url)
         host = parts.hostname or ""
@@ -90,6 +94,16 @@ def _base_of(public_url: str) -> tuple[str, str]:
         shape = "https://HOST, with a port and a path where they are needed, and nothing behind them"
         raise bad("public_url", f"The setting public_url is not an address that providers can call: give {shape}.")
     return public_url.rstrip("/"), host
+
+
+def with_callback(terms: Terms, webhook: Webhook | None) -> Terms:
+    """What holds for a send that its provider is asked to call back about; the same where that never calls.
+
+    Where nothing but a callback can tell what became of a send, it is waited for as long as a job may take.
+    """
+    if webhook is None or terms.doubt != "E":
+        return terms
+    return replace(terms, doubt="D", settle_s=terms.total_s)
 
 
 def verifier_of(webhook: Webhook, secret: str) -> Verifies:

@@ -224,6 +224,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     services: Mapping[str, Service] = {}
     terms: Terms = Terms(doubt="E")
     webhook: Webhook | None = None
+    new_options: bool = False  # options that settings add to a model go out, under their own names
     keyed_results: bool = False  # its own host hands out no result without the key: it is said at once
     submits_at_once: int = 8  # this and the next three: of one credential
     submit_interval_s: float = 0.0  # the least time between two submits: a rate limit

@@ -143,19 +143,20 @@ class ModelSetting(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     like: str = ""  # the model whose limits it has; empty: the provider's first
     aliases: tuple[str, ...] = ()
     operations: tuple[str, ...] | None = None  # of those of the other model
-    durations_s: tuple[Positive, ...] | None = None  # of this and the next three the first is the default,
-    aspect_ratios: tuple[str, ...] | None = None  # where the other model's default is not among them
-    resolutions: tuple[str, ...] | None = None
+    durations_s: tuple[Positive, ...] | None = None  # this and the next three count for operations that have them at
+    aspect_ratios: tuple[str, ...] | None = None  # the other model. The first is the default where the other model's
+    resolutions: tuple[str, ...] | None = None  # is not among them
     frame_rates: tuple[Positive, ...] | None = None
     fields: frozenset[str] | None = None  # of those of the other model
-    options: dict[str, Option] | None = None
+    options: dict[str, Option] | None = None  # of its names only, unless the provider takes new ones
     prompt: Literal["required", "optional", "none"] | None = None
     max_prompt_chars: Annotated[int, Meta(ge=1)] | None = None
     max_seed: Annotated[int, Meta(ge=0)] | None = None
     price: Price | None = None
 
 
-_GIVEN: Final = tuple(name for name in ModelSetting.__struct_fields__ if name not in ("provider", "like", "operations"))
+_LISTS: Final = ("durations_s", "aspect_ratios", "resolutions", "frame_rates")
+_GIVEN: Final = ("id", "aliases", "max_prompt_chars", "max_seed", "price")
 
 
 def with_settings(provider: Named, settings: Sequence[ModelSetting]) -> Capabilities:
@@ -163,35 +164,50 @@ def with_settings(provider: Named, settings: Sequence[ModelSetting]) -> Capabili
     data = provider.capabilities
     for number, setting in enumerate(settings):
         if setting.provider == provider.name:
-            data = msgspec.structs.replace(data, models=data.models + _like(data.models, setting, f"models[{number}]"))
+            data = msgspec.structs.replace(data, models=data.models + _like(data, setting, f"models[{number}]"))
     return data
 
 
-def _like(models: tuple[Model, ...], setting: ModelSetting, where: str) -> tuple[Model, ...]:
+def _like(data: Capabilities, setting: ModelSetting, where: str) -> tuple[Model, ...]:
     """The rows of the model that a setting adds to these."""
+    models = data.models
     for field, names in (("id", (setting.id,)), ("aliases", setting.aliases)):
         if taken := [name for name in names if _rows(models, name)]:
             raise bad(f"{where}.{field}", f"{where}: {setting.provider} has a model {taken[0]!r} already.")
     rows = _rows(models, setting.like or models[0].id)
     if not rows:
         raise bad(f"{where}.like", f"{where}: {setting.provider} has no model {setting.like!r}.")
-    _check(setting, rows, where)
-    # A price belongs to its model: one that is only like it may cost something else.
-    changes: dict[str, Any] = {name: value for name in _GIVEN if (value := getattr(setting, name)) is not None}
-    changes = {"price": None, **({"sizes": {}} if setting.aspect_ratios or setting.resolutions else {}), **changes}
-    made = [msgspec.structs.replace(row, **changes, operations=_left(row.operations, setting)) for row in rows]
+    _check(setting, rows, where, new_options=data.new_options)
+    made = [_changed(row, setting, new_options=data.new_options) for row in rows]
     return tuple(msgspec.structs.replace(row, defaults=_defaults(row)) for row in made if row.operations)
 
 
-def _left(operations: Sequence[str], setting: ModelSetting) -> tuple[str, ...]:
-    return tuple(name for name in operations if setting.operations is None or name in setting.operations)
+def _changed(row: Model, setting: ModelSetting, *, new_options: bool) -> Model:
+    """A row with what is given. What the row has nothing of stays away: its wire may have no place for it."""
+    changes: dict[str, Any] = {name: value for name in _GIVEN if (value := getattr(setting, name)) is not None}
+    changes["price"] = setting.price  # it belongs to its model: one that is only like it may cost something else
+    if setting.aspect_ratios or setting.resolutions:
+        changes["sizes"] = {}
+    for name in _LISTS:
+        if (wanted := getattr(setting, name)) is not None and getattr(row, name):
+            changes[name] = wanted
+    if setting.operations is not None:
+        changes["operations"] = tuple(name for name in row.operations if name in setting.operations)
+    if setting.fields is not None:
+        changes["fields"] = row.fields & setting.fields
+    if setting.options is not None:
+        changes["options"] = {name: it for name, it in setting.options.items() if new_options or name in row.options}
+    if setting.prompt is not None and row.prompt != "none":
+        changes["prompt"] = setting.prompt
+    return msgspec.structs.replace(row, **changes)
 
 
-def _check(setting: ModelSetting, rows: Sequence[Model], where: str) -> None:
+def _check(setting: ModelSetting, rows: Sequence[Model], where: str, *, new_options: bool) -> None:
     """Raises BadRequest naming an entry that nothing could ever match, or that the other model cannot honour."""
     able = {
         "operations": {name for row in rows for name in row.operations},
         "fields": {name for row in rows for name in row.fields},
+        "options": set(setting.options or ()) if new_options else {name for row in rows for name in row.options},
         "aspect_ratios": {text for text in setting.aspect_ratios or () if ratio_of(text) == text},
         "resolutions": {text for text in setting.resolutions or () if resolution_of(text) == text},
     }
@@ -200,6 +216,11 @@ def _check(setting: ModelSetting, rows: Sequence[Model], where: str) -> None:
             shown = {"aspect_ratios": "is no ratio like 16:9", "resolutions": "is no resolution like 720p"}
             reason = shown.get(field, f"is none of the {field} of {rows[0].id!r}, which it is like")
             raise bad(f"{where}.{field}", f"{where}: {wrong[0]!r} {reason}.")
+    for field in _LISTS:
+        if getattr(setting, field) and not any(getattr(row, field) for row in rows):
+            raise bad(f"{where}.{field}", f"{where}: {rows[0].id!r}, which it is like, has no {field}: leave them out.")
+    if setting.prompt not in (None, "none") and all(row.prompt == "none" for row in rows):
+        raise bad(f"{where}.prompt", f"{where}: {rows[0].id!r}, which it is like, takes no prompt.")
 
 
 def _defaults(row: Model) -> Config:

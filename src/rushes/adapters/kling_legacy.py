@@ -9,21 +9,16 @@ own id of a take, which is asked for just before.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import math
-from base64 import urlsafe_b64encode
-from collections.abc import Generator, Mapping
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from rushes.adapters import base
 from rushes.adapters.base import Failed, Flow, Inline, Request, Response, call, handle_of
-from rushes.adapters.capabilities import Auth, Capabilities, Model, PollSchedule, Terms, Token
+from rushes.adapters.capabilities import Capabilities, Model, PollSchedule, Terms
 from rushes.adapters.catalogue import row_of, rows_of
+from rushes.adapters.kling_auth import AUTH
 from rushes.adapters.kling_errors import ID, KlingErrors, failure
 from rushes.adapters.kling_legacy_models import MODELS
 from rushes.faults import Fault, bad
@@ -41,8 +36,6 @@ FAMILIES: Final = {
 }
 UNNAMED: Final = frozenset({"video-extend", "lip-sync"})  # families that take no id of ours
 EXTENDED: Final = (None, "text2video", "image2video", "video-extend")  # whose takes can be extended; None: not known
-TOKEN_S: Final = 1800
-EARLY_S: Final = 5  # as its own sample has it, for clocks that differ
 UNTIMELY: Final = ("1003", "1004")  # a token that is not valid yet, or not any more: the next one may be
 
 
@@ -79,22 +72,6 @@ class _Task(_Created):
         return [one for one in (self.task_result or _Result()).videos or [] if one.url]
 
 
-def mint(parts: Mapping[str, str], now: float) -> Generator[Any, Any, Token]:
-    """A token out of an access key and a secret one, without asking anybody; a key alone is said as it is."""
-    yield from ()
-    if len(parts) == 1:
-        return Token(next(iter(parts.values())), math.inf)
-    access, secret = parts.values()
-    claims = {"iss": access, "exp": int(now) + TOKEN_S, "nbf": int(now) - EARLY_S}
-    signed = f"{_packed(msgspec.json.encode({'alg': 'HS256', 'typ': 'JWT'}))}.{_packed(msgspec.json.encode(claims))}"
-    signature = hmac.digest(secret.encode(), signed.encode(), hashlib.sha256)
-    return Token(f"{signed}.{_packed(signature)}", now + TOKEN_S)
-
-
-def _packed(raw: bytes) -> str:
-    return urlsafe_b64encode(raw).decode().rstrip("=")
-
-
 class KlingLegacy(KlingErrors):
     """Its tasks that make clips: from words, frames and references, out of its own clips, and its effects."""
 
@@ -104,10 +81,7 @@ class KlingLegacy(KlingErrors):
         base_url_env="KLING_LEGACY_BASE_URL",
         models=MODELS,
         aliases=("kling-legacy",),
-        auth=Auth(
-            env=("KLINGAI_API_KEY", "KLING_ACCESS_KEY+KLING_SECRET_KEY", "KLINGAI_ACCESS_KEY+KLINGAI_SECRET_KEY"),
-            mint=mint,
-        ),
+        auth=AUTH,
         # Files stay for 30 days. Pace and total time are our guess.
         terms=Terms(doubt="B", poll=PollSchedule(min_s=5.0), link_ttl_s=30 * 86_400.0, total_s=2 * 3600.0),
         docs_url="https://kling.ai/document-api",

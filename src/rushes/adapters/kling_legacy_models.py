@@ -7,7 +7,7 @@ stands here of it is what its capability map said in 2025, as we remember it. No
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import combinations
 from typing import Annotated, Any, Final, Literal
@@ -16,15 +16,14 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from rushes.adapters.capabilities import BOOLEAN, Media, Model, Only, Option, Price, Rate, Shaped, seconds
-from rushes.video import JSON, REFERENCES, Config, Role
+from rushes.adapters.capabilities import Media, Model, Only, Option, Price, Shaped, seconds
+from rushes.adapters.kling_models import FRAMES, LINES, MARK, SHORT, per_second
+from rushes.video import JSON, REFERENCES, Config
 
-LINES: Final = ("720p", "1080p", "2160p")
-SHORT, LONG = (5.0, 10.0), seconds(3, 15)
-FRAMES: Final[Mapping[Role, int]] = {"first_frame": 1, "last_frame": 1}
+SOURCE: Final = "Kling's llms.txt"
+LONG: Final = seconds(3, 15)
 IMAGE: Final = Media(types=("image/jpeg", "image/png"), max_bytes=10_000_000)
 CLIP: Final = Media(types=("video/mp4",), own="kling_legacy")
-MARK: Final = {"watermark": BOOLEAN}
 EFFECTS: Final = ("squish", "expansion", "fuzzyfuzzy", "bloombloom", "dizzydizzy", "rocketrocket", "anime_figure")
 PAIRS: Final = ("hug", "kiss", "heart_gesture")
 
@@ -91,28 +90,15 @@ def _at(wishes: tuple[str, ...], lines: str, *lengths_s: float) -> Iterator[Only
             yield Only(wish, "duration_seconds", lengths_s)
 
 
-def _price(*micro_usd: int, sound: tuple[int, ...] = ()) -> Price:
-    """Micro-dollars of a second in each mode."""
-    rates = [Rate({"resolution": lines, "generate_audio": True}, usd) for lines, usd in zip(LINES, sound, strict=False)]
-    rates += [Rate({"resolution": lines}, usd) for lines, usd in zip(LINES, micro_usd, strict=False)]
-    dearest = max(*micro_usd, *sound, 0)
-    return Price(per="second", micro_usd=dearest, rates=tuple(rates), source="Kling's llms.txt", as_of="2026-08-12")
-
-
-def _once(micro_usd: int) -> Price:
-    """Micro-dollars of a clip, at the most."""
-    return Price(per="clip", micro_usd=micro_usd, source="Kling's llms.txt", as_of="2026-08-12")
+def _flat(per: Literal["second", "clip"], micro_usd: int) -> Price:
+    return Price(per=per, micro_usd=micro_usd, source=SOURCE, as_of="2026-08-12")
 
 
 def _animated(words: Model, *rules: Only, **changes: Any) -> Model:
     """From a first frame, whose shape the clip has."""
     row = replace(words, operations=("image-to-video",), aspect_ratios=(), roles=FRAMES, media={"image": IMAGE})
-    row = replace(row, prompt="optional", options=MARK, only=(*_of_sound(words), *rules))
-    return replace(row, **changes)
-
-
-def _of_sound(words: Model) -> tuple[Only, ...]:
-    return tuple(rule for rule in words.only if rule.where == "generate_audio")
+    of_sound = (rule for rule in words.only if rule.where == "generate_audio")
+    return replace(replace(row, prompt="optional", options=MARK, only=(*of_sound, *rules)), **changes)
 
 
 def _extended(words: Model, price: Price | None) -> Model:
@@ -143,60 +129,55 @@ WORDS: Final[Mapping[str, Mapping[JSON, JSON]]] = {
     "duration_seconds": {length_s: f"{length_s:g}" for length_s in LONG},
     "generate_audio": {True: "on", False: "off"},
 }
-BASE: Final = Model(
-    id="",
-    operations=("text-to-video",),
-    durations_s=SHORT,
-    aspect_ratios=("16:9", "9:16", "1:1"),
-    resolutions=LINES[:2],
-    fields=frozenset({"negative_prompt"}),
-    options=MARK,
-    defaults=Config(duration_seconds=5.0, resolution="720p"),
-    max_prompt_chars=2500,
-    max_negative_chars=2500,
-    max_guidance=1.0,  # cfg_scale as it is, from 0 to 1: no other scale is made into it
-    draws_seed=False,
-    wire=WIRE,
-    words=WORDS,
-)
-FIRST: Final = replace(BASE, fields=frozenset({"negative_prompt", "guidance_scale"}))  # those of 1.x
-V1: Final = replace(
-    FIRST,
-    id="kling-v1",
-    options=MARK | {"camera_control": CAMERA},
-    only=tuple(_at(("camera_control",), "720p", 5.0)),
-    price=_price(28_000, 98_000),
-)
-V1_5: Final = replace(FIRST, id="kling-v1-5", aliases=("kling-v1.5",), price=_price(56_000, 98_000))
-V1_6: Final = replace(FIRST, id="kling-v1-6", aliases=("kling-v1.6",), price=_price(56_000, 98_000))
+
+
+def _words(id: str, alias: str, known: str, silent: Sequence[int], sound: Sequence[int] = (), **changes: Any) -> Model:
+    """From words, in the modes that have a price, with the `known` fields."""
+    row = Model(
+        id=id,
+        operations=("text-to-video",),
+        aliases=tuple(alias.split()),
+        durations_s=SHORT,
+        aspect_ratios=("16:9", "9:16", "1:1"),
+        resolutions=LINES[: len(silent)],
+        fields=frozenset(known.split()),
+        options=MARK,
+        defaults=Config(duration_seconds=5.0, resolution="720p", generate_audio=False if sound else None),
+        max_prompt_chars=2500,
+        max_negative_chars=2500,
+        max_guidance=1.0,  # cfg_scale as it is, from 0 to 1: no other scale is made into it
+        draws_seed=False,
+        wire=WIRE,
+        words=WORDS,
+        price=replace(per_second(silent, sound), source=SOURCE),
+    )
+    return replace(row, **changes)
+
+
+TOLD: Final = "negative_prompt guidance_scale"  # to those of 1.x
+CAMERAS: Final = {"camera_control": CAMERA}
+HEARD: Final = (Only("generate_audio", "resolution", ("1080p",)),)
+ENDED, MOVED, TURNED = ("last_frame",), tuple(MASKS), ("camera_control",)
+V1: Final = _words("kling-v1", "", TOLD, (28, 98), options=MARK | CAMERAS, only=(*_at(TURNED, "720p", 5.0),))
+V1_5: Final = _words("kling-v1-5", "kling-v1.5", TOLD, (56, 98))
+V1_6: Final = _words("kling-v1-6", "kling-v1.6", TOLD, (56, 98))
+V2_1: Final = _words("kling-v2-1", "kling-v2.1", "negative_prompt", (56, 98))
 V2: Final = replace(
-    BASE,
+    V2_1,
     id="kling-v2-master",
+    aliases=(),
     resolutions=("1080p",),
     defaults=Config(duration_seconds=5.0, resolution="1080p"),
     wire={name: theirs for name, theirs in WIRE.items() if name != "resolution"},  # it has no modes
-    price=Price(per="second", micro_usd=280_000, source="Kling's llms.txt", as_of="2026-08-12"),
+    price=_flat("second", 280_000),
 )
-V2_1: Final = replace(BASE, id="kling-v2-1", aliases=("kling-v2.1",), price=_price(56_000, 98_000))
 BEST: Final = replace(V2, id="kling-v2-1-master", aliases=("kling-v2.1-master",))
-TURBO: Final = replace(BASE, id="kling-v2-5-turbo", fields=frozenset(), price=_price(42_000, 70_000))
-SOUND: Final = replace(
-    BASE, fields=frozenset({"generate_audio"}), defaults=replace(BASE.defaults, generate_audio=False)
-)
-V2_6: Final = replace(
-    SOUND,
-    id="kling-v2-6",
-    only=tuple(_at(("generate_audio",), "1080p")),
-    price=_price(42_000, 70_000, sound=(140_000, 140_000)),
-)
-V3: Final = replace(
-    SOUND,
-    id="kling-v3",
-    durations_s=LONG,
-    resolutions=LINES,
-    price=_price(84_000, 112_000, 420_000, sound=(126_000, 168_000, 420_000)),
-)
-ENDED, MOVED = ("last_frame",), tuple(MASKS)
+PRO: Final = _flat("clip", 490_000)  # as of a clip in the mode pro
+TURBO: Final = _words("kling-v2-5-turbo", "", "", (42, 70))
+V2_6: Final = _words("kling-v2-6", "", "generate_audio", (42, 70), (140, 140), only=HEARD)
+V3: Final = _words("kling-v3", "", "generate_audio", (84, 112, 420), (126, 168, 420), durations_s=LONG)
+SPEED: Final = Option("number", least=0.8, most=2.0)
+VOICE: Final = {"voice_language": Option("string", ("zh", "en")), "voice_speed": SPEED}
 LIPS: Final = Model(
     id="lip-sync",  # it names no model there
     operations=("lip-sync",),
@@ -205,59 +186,42 @@ LIPS: Final = Model(
         "video": replace(CLIP, least_s=2.0, most_s=10.5),  # its clips of ten seconds are a little longer
         "audio": Media(types=("audio/mpeg", "audio/wav", "audio/mp4", "audio/aac"), max_bytes=5_000_000, most_s=60.0),
     },
-    options={
-        "voice_language": Option("string", ("zh", "en")),
-        "voice_speed": Option("number", least=0.8, most=2.0),
-    },
-    only=(Only("narration", "voice_language", (None,)), Only("narration", "voice_speed", (None,))),
+    options=VOICE,
+    only=tuple(Only("narration", name, (None,)) for name in VOICE),
     prompt="none",
     max_text_chars=120,  # one copy of the page says 200
     draws_seed=False,
-    wire={
-        "source": "video_id",
-        "narration": "audio_file",
-        "voice_language": "voice_language",
-        "voice_speed": "voice_speed",
-    },
-    price=_once(140_000),  # 0.07 dollars for every five seconds that are begun
+    wire={"source": "video_id", "narration": "audio_file", **{name: name for name in VOICE}},
+    price=_flat("clip", 140_000),  # 0.07 dollars for every five seconds that are begun
 )
 MODELS: Final = (
     V1,
     _animated(V1, *_apart(ENDED, MOVED), *_at((*ENDED, *MOVED), "720p", 5.0), options=MARK | MASKS),
-    _extended(V1, None),
-    _done_to(V1, *PAIRS),
+    *(_extended(V1, None), _done_to(V1, *PAIRS)),
     _animated(
         V1_5,
-        *_apart(ENDED, MOVED, ("camera_control",)),
+        *_apart(ENDED, MOVED, TURNED),
         *_at(ENDED, "1080p"),
-        *_at((*MOVED, "camera_control"), "1080p", 5.0),
+        *_at((*MOVED, *TURNED), "1080p", 5.0),
         options=MARK | MASKS | {"camera_control": SIMPLE},
     ),
-    _extended(V1_5, _once(490_000)),  # as of a clip in the mode pro
-    _done_to(V1_5, *PAIRS),
-    V1_6,
-    _animated(V1_6, *_at(ENDED, "1080p")),
+    *(_extended(V1_5, PRO), _done_to(V1_5, *PAIRS)),
+    *(V1_6, _animated(V1_6, *_at(ENDED, "1080p"))),
     replace(
         V1_6,
         operations=("multi-image",),
-        fields=BASE.fields,
+        fields=V2_1.fields,
         roles=dict.fromkeys(sorted(REFERENCES), 4),
         general="character",
         max_inputs=4,
         media={"image": IMAGE},
     ),
-    _extended(V1_6, _once(490_000)),
-    _done_to(V1_6, *EFFECTS, *PAIRS),
-    V2,
-    _animated(V2, roles={"first_frame": 1}),
+    *(_extended(V1_6, PRO), _done_to(V1_6, *EFFECTS, *PAIRS)),
+    *(V2, _animated(V2, roles={"first_frame": 1})),
     _animated(V2_1, *_at(ENDED, "1080p")),
-    BEST,
-    _animated(BEST, roles={"first_frame": 1}),
-    TURBO,
-    _animated(TURBO, *_at(ENDED, "1080p")),
-    V2_6,
-    _animated(V2_6, *_at(ENDED, "1080p")),
-    V3,
-    _animated(V3),
+    *(BEST, _animated(BEST, roles={"first_frame": 1})),
+    *(TURBO, _animated(TURBO, *_at(ENDED, "1080p"))),
+    *(V2_6, _animated(V2_6, *_at(ENDED, "1080p"))),
+    *(V3, _animated(V3)),
     LIPS,
 )

@@ -15,7 +15,7 @@ from rushes.adapters.capabilities import BOOLEAN, STRING, Media, Model, Only, Op
 from rushes.video import JSON, REFERENCES, Config, Role
 
 LINES: Final = ("720p", "1080p", "2160p")
-LONG, SHORT = seconds(3, 15), (5.0, 10.0)
+SHORT: Final = (5.0, 10.0)
 FRAMES: Final[dict[Role, int]] = {"first_frame": 1, "last_frame": 1}
 SEVEN: Final[dict[Role, int]] = dict.fromkeys(sorted(REFERENCES), 7)
 FOUR: Final[dict[Role, int]] = dict.fromkeys(SEVEN, 4)
@@ -40,22 +40,41 @@ WIRE: Final = {
     "first_frame": "first_frame",
     "last_frame": "last_frame",
 }
-WORDS: Final[Mapping[str, Mapping[Any, str]]] = {
-    "resolution": {"2160p": "4k"},
-    "generate_audio": {True: "native", False: "off"},
-}
+SOUND: Final = {True: "native", False: "off"}
+WORDS: Final[Mapping[str, Mapping[Any, str]]] = {"resolution": {"2160p": "4k"}, "generate_audio": SOUND}
 OMNI: Final = WIRE | dict.fromkeys(sorted(REFERENCES), "refer_image")
 REMADE: Final = OMNI | {"source": "base_video", "reference_video": "feature_video"}
 ACTED: Final = {"resolution": "settings.resolution", **PLACES, "character": "image", "performance": "video"}
 
 
-def _price(silent: Sequence[int], sound: Sequence[int] = ()) -> Price:
-    """Micro-dollars of a second at each of LINES."""
+def per_second(silent: Sequence[int], sound: Sequence[int] = (), *first: Rate) -> Price:
+    """Thousandths of a dollar for a second, at each of LINES, where none of the `first` rates applies."""
     with_sound, without = zip(LINES, sound, strict=False), zip(LINES, silent, strict=False)
-    rates = [Rate({"resolution": lines, "generate_audio": True}, amount) for lines, amount in with_sound]
-    rates += [Rate({"resolution": lines}, amount) for lines, amount in without]
-    source, dearest = "Kling's llms.txt, under the old ids", max(*silent, *sound)
+    rates = [*first]
+    rates += [Rate({"resolution": lines, "generate_audio": True}, 1000 * one) for lines, one in with_sound]
+    rates += [Rate({"resolution": lines}, 1000 * one) for lines, one in without]
+    source, dearest = "Kling's llms.txt, under the old ids", 1000 * max(*silent, *sound)
     return Price(per="second", micro_usd=dearest, rates=tuple(rates), source=source, as_of="2026-08-12")
+
+
+def _words(id: str, aliases: str, silent: Sequence[int], sound: Sequence[int] = (), **changes: Any) -> Model:
+    """From words, with the lines that have a price, and a choice of sound where sound has one."""
+    row = Model(
+        id=id,
+        aliases=tuple(aliases.split()),
+        operations=("text-to-video",),
+        durations_s=seconds(3, 15),
+        aspect_ratios=("16:9", "9:16", "1:1"),
+        resolutions=LINES[: len(silent)],
+        fields=frozenset({"generate_audio"} if sound else ()),
+        options=MARK,
+        defaults=Config(duration_seconds=5.0, resolution="720p", generate_audio=False if sound else None),
+        draws_seed=False,
+        wire=WIRE,
+        words=WORDS,
+        price=per_second(silent, sound),
+    )
+    return replace(row, **changes)
 
 
 def _animated(words: Model, **changes: Any) -> Model:
@@ -65,15 +84,13 @@ def _animated(words: Model, **changes: Any) -> Model:
     return replace(row, **changes)
 
 
-def _acted(words: Model, price: Price | None, options: dict[str, Option]) -> Model:
+def _acted(words: Model, price: Price | None, **options: Option) -> Model:
     """A character that does what is done in a clip, for as long."""
     row = replace(words, operations=("character-performance",), aspect_ratios=(), durations_s=(), fields=frozenset())
     media = {"image": IMAGE, "video": replace(CLIP, max_bytes=100_000_000, most_s=30.0)}
     row = replace(row, resolutions=LINES[:2], roles={"character": 1, "performance": 1}, media=media, only=())
     row = replace(row, options=MARK | OF_CLIP | TURNED | options, prompt="optional", max_prompt_chars=None)
-    turned: dict[str, JSON] = {
-        "character_orientation": "video"
-    }  # one must be told, and this one allows the longer clips
+    turned: dict[str, JSON] = {"character_orientation": "video"}  # one must be told; this one allows longer clips
     return replace(row, defaults=Config(resolution="720p", provider_options=turned), wire=ACTED, price=price)
 
 
@@ -84,7 +101,7 @@ def _omni(words: Model, longest_s: float, with_clip: Price) -> tuple[Model, ...]
     alone. So a last frame takes the place of a reference. A clip that is made over keeps its length and shape; one to
     borrow from wants shots, and those go with no frame.
     """
-    row = replace(words, options={name: option for name, option in words.options.items() if name not in ELEMENTS})
+    row = replace(words, defaults=replace(words.defaults, aspect_ratio="16:9"), wire=OMNI)
     framed = _animated(row, roles=FRAMES | SEVEN, max_prompt_chars=words.max_prompt_chars)
     rules = [Only("source", other, (None,)) for other in ("duration_seconds", "aspect_ratio")]
     rules += [Only("reference_video", "audio", ("off", None))]
@@ -94,97 +111,39 @@ def _omni(words: Model, longest_s: float, with_clip: Price) -> tuple[Model, ...]
     clips = replace(clips, fields=frozenset(), options={**row.options, **OF_CLIP}, only=tuple(rules), wire=REMADE)
     media = {"image": replace(IMAGE, most=4), "video": replace(CLIP, most_s=longest_s)}
     return (
-        words,
+        replace(row, options={**row.options, **ELEMENTS}),
         replace(framed, media={"image": replace(IMAGE, most=8)}),
         replace(row, operations=("multi-image",), roles=SEVEN, media={"image": replace(IMAGE, most=7)}),
         replace(clips, media=media, defaults=Config(resolution="720p"), price=with_clip),
     )
 
 
-TURBO: Final = Model(
-    id="kling-3.0-turbo",  # each of its clips has sound, so there is no choice of it
-    operations=("text-to-video",),
-    durations_s=LONG,
-    aspect_ratios=("16:9", "9:16", "1:1"),
-    resolutions=LINES[:2],
-    options=MARK,
-    defaults=Config(duration_seconds=5.0, resolution="720p"),
-    max_prompt_chars=3072,
-    draws_seed=False,
-    wire=WIRE,
-    words=WORDS,
-    price=replace(_price((112_000, 140_000)), source="0.8 or 1 unit of 0.14 USD, in copies", as_of="2026-11-21"),
+UNITS: Final = replace(per_second((112, 140)), source="0.8 or 1 unit of 0.14 USD, in copies", as_of="2026-11-21")
+TURBO: Final = _words("kling-3.0-turbo", "", (112, 140), price=UNITS, max_prompt_chars=3072)  # always with sound
+FULL: Final = _words(
+    "kling-3.0", "kling-v3 kling-v3.0", (84, 112, 420), (126, 168, 420), options=MARK | SHOTS, max_prompt_chars=3072
 )
-FULL: Final = replace(
-    TURBO,
-    id="kling-3.0",
-    aliases=("kling-v3", "kling-v3.0"),
-    resolutions=LINES,
-    fields=frozenset({"generate_audio"}),
-    options=MARK | SHOTS,
-    defaults=replace(TURBO.defaults, generate_audio=False),
-    price=_price((84_000, 112_000, 420_000), (126_000, 168_000, 420_000)),
+ALL: Final = _words(
+    "kling-3.0-omni", "kling-v3-omni kling-v3.0-omni", (84, 112, 420), (112, 140, 420), options=MARK | SHOTS
 )
-ALL: Final = replace(
-    FULL,
-    id="kling-3.0-omni",
-    aliases=("kling-v3-omni", "kling-v3.0-omni"),
-    options=MARK | SHOTS | ELEMENTS,
-    defaults=replace(FULL.defaults, aspect_ratio="16:9"),
-    max_prompt_chars=None,
-    wire=OMNI,
-    price=_price((84_000, 112_000, 420_000), (112_000, 140_000, 420_000)),
-)
-ONE: Final = replace(
-    TURBO,
-    id="kling-o1",
-    aliases=("kling-video-o1",),
-    durations_s=LONG[:8],
-    options=MARK | ELEMENTS,
-    defaults=replace(TURBO.defaults, aspect_ratio="16:9"),
-    max_prompt_chars=2500,
-    wire=OMNI,
-    price=_price((84_000, 112_000)),
-)
+ONE: Final = _words("kling-o1", "kling-video-o1", (84, 112), durations_s=seconds(3, 10), max_prompt_chars=2500)
 OLD: Final = replace(
-    FULL,
-    id="kling-2.6",
-    aliases=("kling-v2-6", "kling-v2.6"),
-    durations_s=SHORT,
-    resolutions=LINES[:2],
-    options=MARK,
+    _words("kling-2.6", "kling-v2-6 kling-v2.6", (42, 70), (140, 140), durations_s=SHORT, max_prompt_chars=2500),
     only=(Only("generate_audio", "resolution", ("1080p",)),),
-    max_prompt_chars=2500,
-    price=_price((42_000, 70_000), (140_000, 140_000)),
 )
-OLDER: Final = replace(
-    TURBO,
-    id="kling-2.5-turbo",
-    aliases=("kling-v2-5-turbo", "kling-v2.5-turbo"),
-    durations_s=SHORT,
-    max_prompt_chars=None,
-    price=_price((42_000, 70_000)),
-)
+OLDER: Final = _words("kling-2.5-turbo", "kling-v2-5-turbo kling-v2.5-turbo", (42, 70), durations_s=SHORT)
 ENDED: Final = Only("last_frame", "resolution", ("1080p",))
 SPOKEN: Final = tuple(Only(voice, "generate_audio", (True,)) for voice in VOICES)
-VOICED: Final = _price((42_000, 70_000), (168_000, 168_000))
 MUTE: Final = Rate({"generate_audio": True, "voice_1": False, "voice_2": False}, 140_000)
+VOICED: Final = per_second((42, 70), (168, 168), MUTE)
 MODELS: Final = (
-    TURBO,
-    _animated(TURBO, roles={"first_frame": 1}, max_prompt_chars=2500),
-    FULL,
-    _animated(FULL, options=MARK | SHOTS | ELEMENTS),
-    _acted(FULL, _price((126_000, 168_000)), {"element_1": STRING}),
-    *_omni(ALL, 15.5, _price((126_000, 168_000, 420_000))),
-    *_omni(ONE, 10.0, _price((126_000, 168_000))),
+    *(TURBO, _animated(TURBO, roles={"first_frame": 1}, max_prompt_chars=2500)),
+    *(FULL, _animated(FULL, options=MARK | SHOTS | ELEMENTS)),
+    _acted(FULL, per_second((126, 168)), element_1=STRING),
+    *_omni(ALL, 15.5, per_second((126, 168, 420))),
+    *_omni(ONE, 10.0, per_second((126, 168))),
     OLD,
-    _animated(
-        OLD,
-        options=MARK | VOICES,
-        only=(*OLD.only, ENDED, *SPOKEN),
-        price=replace(VOICED, rates=(MUTE, *VOICED.rates)),
-    ),
-    _acted(OLD, None, {}),
-    OLDER,
-    _animated(OLDER, only=(ENDED,)),
+    _animated(OLD, options=MARK | VOICES, only=(*OLD.only, ENDED, *SPOKEN), price=VOICED),
+    _acted(OLD, None),
+    *(OLDER, _animated(OLDER, only=(ENDED,))),
 )

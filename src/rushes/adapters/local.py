@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import msgspec
+import re
+from typing import Final
+
 from msgspec import Struct
 
 from rushes.adapters import base
-from rushes.adapters.base import Adapter, Flow, Inline, Request, Response, call, reply_json, said
+from rushes.adapters.base import Adapter, Flow, Inline, Request, Response, call, handle_of, plain, reply_json, said
 from rushes.adapters.capabilities import Capabilities, Media, Model, PollSchedule, Terms
 from rushes.adapters.fit import pixels
 from rushes.faults import Code, Fault
 from rushes.units import FREE, Handle
 from rushes.video import Config, Target, VideoSpec
 
+ID: Final = re.compile(r"[a-z0-9_-]{1,80}")
 MODEL = Model(
     id="local",
     operations=("text-to-video", "image-to-video", "multi-image"),
@@ -75,15 +78,14 @@ class Local(Adapter):
 
     def submit(self, spec: VideoSpec, target: Target, prepared: base.Prepared, key: str) -> Flow[Handle]:  # noqa: ARG002
         """Order a render under our own key."""
-        reply = yield from call(Request(method="POST", url="/renders", body=_order(spec, key), spends=True))
-        return Handle(reply_json(self, reply, _Render).id)
+        order = Request(method="POST", url="/renders", body=_order(spec, key), spends=True)
+        return (yield from base.start(self, order, ID))
 
     def status(self, handle: Handle, target: Target) -> Flow[base.Outcome]:  # noqa: ARG002
         """Percent is frames drawn; nothing here is ever billed."""
-        reply = yield from call(Request(method="GET", url=f"/renders/{handle.id}"))
-        if reply.status == 404 and self.fault(reply):
+        render = yield from base.look(self, self._address(handle), _Render)
+        if render is None:
             return base.Vanished()
-        render = reply_json(self, reply, _Render)
         match render.status:
             case "done":
                 return base.Done((base.Output(render.output),), cost=FREE)
@@ -96,20 +98,21 @@ class Local(Adapter):
 
     def cancel(self, handle: Handle, target: Target) -> Flow[base.CancelAnswer]:  # noqa: ARG002
         """Stops the drawing at once; what is finished stays."""
-        reply = yield from call(Request(method="DELETE", url=f"/renders/{handle.id}"))
+        reply = yield from call(Request(method="DELETE", url=self._address(handle)))
         return "accepted" if reply_json(self, reply, _Render).status == "cancelled" else "too_late"
 
     def find(self, target: Target, key: str, since: float) -> Flow[Handle | None]:  # noqa: ARG002
         """The render whose id is our key."""
-        reply = yield from call(Request(method="GET", url=f"/renders/{key}"))
-        return None if reply.status == 404 and self.fault(reply) else Handle(reply_json(self, reply, _Render).id)
+        render = yield from base.look(self, f"/renders/{key}", _Render)
+        return None if render is None else handle_of(self, render.id, ID)
 
     def fault(self, reply: Response) -> Fault | None:
         """The lab's errors have one shape."""
-        try:
-            return _fault(msgspec.json.decode(reply.body, type=_Error).error, retryable=reply.status == 503)
-        except msgspec.DecodeError:
-            return None
+        told = base.read(reply, _Error)
+        return None if told is None else _fault(told.error, retryable=reply.status in (429, 503))
+
+    def _address(self, handle: Handle) -> str:
+        return f"/renders/{handle_of(self, handle.id, ID).id}"
 
 
 def _order(spec: VideoSpec, key: str) -> dict[str, object]:
@@ -120,4 +123,5 @@ def _order(spec: VideoSpec, key: str) -> dict[str, object]:
 
 def _fault(trouble: _Trouble, *, retryable: bool = False) -> Fault:
     ours = {theirs: "inputs" if name in MODEL.roles else name for name, theirs in MODEL.wire.items()}
-    return Fault(trouble.code, trouble.message, field=ours.get(trouble.field, trouble.field), retryable=retryable)
+    field = ours.get(trouble.field, trouble.field)
+    return Fault(trouble.code, plain(trouble.message), field=field, retryable=retryable)

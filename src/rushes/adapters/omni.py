@@ -14,10 +14,11 @@ import msgspec
 from msgspec import Struct
 
 from rushes.adapters import base
-from rushes.adapters.base import Adapter, Broken, Flow, Inline, Keep, Output, Request, Response, call, handle_of
+from rushes.adapters.base import Broken, Flow, Inline, Keep, Output, Request, call, handle_of
 from rushes.adapters.capabilities import Auth, Capabilities, Model, PollSchedule, Terms
 from rushes.adapters.catalogue import row_of
-from rushes.adapters.google_errors import MODERATED, fault_of, unwrapped
+from rushes.adapters.google import POLL_BYTES, Google, held, poll
+from rushes.adapters.google_errors import MODERATED, unwrapped
 from rushes.adapters.omni_models import MODELS
 from rushes.faults import Code, Fault
 from rushes.units import AssetRef, Handle
@@ -32,9 +33,8 @@ TASKS: Final = {
 }
 PATH: Final = "/v1/interactions"
 ID: Final = re.compile(r"[A-Za-z0-9_=-]{8,512}")
+POLL: Final = PollSchedule(min_s=5.0, max_s=20.0)  # our guess: clips took one to four minutes
 PLACE: Final = re.compile(r"inline:(\d{1,4}):(\d{1,4})")
-POLL_BYTES: Final = 512 * 2**20  # of an answer that holds a clip
-POLL_S: Final = 300.0
 
 
 class _Trouble(Struct):
@@ -55,10 +55,6 @@ class _Step(Struct):
     content: list[_Content] | None = None
 
 
-class _Started(Struct):
-    id: str
-
-
 class _Interaction(Struct):
     status: str
     steps: list[_Step] | None = None
@@ -71,7 +67,7 @@ class _Interaction(Struct):
         return " ".join(f"{trouble.message or trouble.code or ''}" for trouble in troubles)
 
 
-class Omni(Adapter):
+class Omni(Google):
     """Interactions of the Gemini API that make clips."""
 
     name = "omni"
@@ -80,14 +76,8 @@ class Omni(Adapter):
         base_url_env="GOOGLE_GEMINI_BASE_URL",
         models=MODELS,
         auth=Auth(env=("GOOGLE_API_KEY", "GEMINI_API_KEY"), header="x-goog-api-key", prefix=""),
-        # Files stay for two days. Pace and total time are our guess: clips took one to four minutes.
-        terms=Terms(
-            doubt="E",
-            cancel="stops",
-            poll=PollSchedule(min_s=5.0, max_s=20.0),
-            link_ttl_s=2 * 86_400.0,
-            total_s=3600.0,
-        ),
+        # Files stay for two days. The total time is our guess.
+        terms=Terms(doubt="E", cancel="stops", poll=POLL, link_ttl_s=2 * 86_400.0, total_s=3600.0),
         docs_url="https://ai.google.dev/gemini-api/docs",
     )
 
@@ -101,15 +91,13 @@ class Omni(Adapter):
             "background": True,
             "store": True,  # or it could not be polled
         }
-        reply = yield from call(Request(method="POST", url=PATH, body=body, spends=True))
-        return handle_of(self, base.reply_json(self, unwrapped(reply), _Started).id, ID)
+        request = Request(method="POST", url=PATH, body=body, spends=True)
+        return handle_of(self, (yield from self.ask(request, base.Created)).id, ID)
 
     def status(self, handle: Handle, target: Target) -> Flow[base.Outcome]:  # noqa: ARG002
         """There is no percent."""
-        reply = unwrapped((yield from call(self._look(handle))))
-        if reply.status == 404 and self.fault(reply):
-            return base.Vanished()
-        return _outcome(base.reply_json(self, reply, _Interaction))
+        interaction = yield from self.look(self._poll(handle), _Interaction)
+        return _outcome(interaction) if interaction else base.Vanished()
 
     def cancel(self, handle: Handle, target: Target) -> Flow[base.CancelAnswer]:  # noqa: ARG002
         """One that has ended is refused, or shown as it is."""
@@ -123,22 +111,14 @@ class Omni(Adapter):
 
     def download(self, output: Output, handle: Handle, target: Target) -> Flow[AssetRef]:  # noqa: ARG002
         """From the answer to a poll, or from an address of Google's that asks for the key and leads to another."""
+        ask = Keep(url=output.url, with_credential=True)
         if found := PLACE.fullmatch(output.url):
-            request, place = self._look(handle), ("steps", int(found[1]), "content", int(found[2]), "data")
-            ask = Keep(
-                url=request.url, request=request, place=place, media_type=output.media_type, max_bytes=POLL_BYTES
-            )
-        else:
-            ask = Keep(url=output.url, with_credential=True)
+            place = ("steps", int(found[1]), "content", int(found[2]), "data")
+            ask = held(output, self._poll(handle), place)
         return (yield from base.keep(ask))
 
-    def fault(self, reply: Response) -> Fault | None:
-        """See google_errors."""
-        return fault_of(self.name, reply)
-
-    def _look(self, handle: Handle) -> Request:
-        url = f"{PATH}/{handle_of(self, handle.id, ID).id}"
-        return Request(method="GET", url=url, answer_bytes=POLL_BYTES, timeout_s=POLL_S)
+    def _poll(self, handle: Handle) -> Request:
+        return poll("GET", f"{PATH}/{handle_of(self, handle.id, ID).id}")
 
 
 def _inputs(spec: VideoSpec) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ for seconds, with blank lines under a 202, until the maker has answered: an erro
 from __future__ import annotations
 
 import re
-from decimal import Decimal
 from typing import Any, Final
 
 from msgspec import Struct
@@ -17,9 +16,10 @@ from rushes.adapters import base
 from rushes.adapters.base import Adapter, Flow, Inline, Output, Request, Response, handle_of, plain
 from rushes.adapters.capabilities import Auth, Capabilities, Model, PollSchedule, Terms, Webhook
 from rushes.adapters.catalogue import row_of
-from rushes.adapters.openrouter_models import BOTH, MODELS, RETIRED, WIRE, maker_of
+from rushes.adapters.openrouter_bill import Usage
+from rushes.adapters.openrouter_models import FRAMES, MODELS, RETIRED, WIRE, maker_of
 from rushes.faults import Code, Fault
-from rushes.units import Billed, Handle, Money
+from rushes.units import Handle
 from rushes.video import Target, VideoSpec
 
 OWN: Final = frozenset(WIRE.values())
@@ -39,29 +39,13 @@ class _Problem(Struct):
     error: _Error
 
 
-class _Usage(Struct):
-    cost: Decimal | None = None  # US dollars
-    is_byok: bool = False  # the maker was paid with the caller's own key: `cost` is OpenRouter's fee alone
-
-    def money(self) -> Money | None:
-        """What it cost."""
-        if self.cost is None or not self.cost.is_finite():
-            return None
-        source = "openrouter's usage.cost" + (", its fee alone" if self.is_byok else "")
-        return Money(round(self.cost * 1_000_000), source=source, units=float(self.cost), unit="usd")
-
-    def billed(self) -> Billed:
-        """Nothing of what has failed is free unless they say so; the maker's own bill to a caller is not seen."""
-        return "yes" if self.cost else "unknown" if self.cost is None or self.is_byok else "no"
-
-
 class _Video(Struct):
     status: str
     generation_id: str | None = None
     unsigned_urls: list[str] | None = None  # ask for the key, despite their name
     urls: list[str] | None = None  # ask for none
     error: str | _Error | None = None
-    usage: _Usage | None = None
+    usage: Usage | None = None
 
 
 class _Event(Struct):
@@ -76,6 +60,7 @@ class OpenRouter(Adapter):
         base_url="https://openrouter.ai/api/v1",
         base_url_env="OPENROUTER_BASE_URL",
         models=MODELS,
+        new_options=True,
         retired=RETIRED,
         auth=Auth(env=("OPENROUTER_API_KEY",)),
         # They advise to ask every 10 to 30 s. A video is gone when its maker's own address is, after hours.
@@ -104,7 +89,7 @@ class OpenRouter(Adapter):
         video = yield from base.look(self, path, _Video)
         if video is None:
             return base.Vanished()
-        usage = video.usage or _Usage()
+        usage = video.usage or Usage()
         match video.status:
             case "completed":  # where they name no address, the usual one is tried
                 found = video.unsigned_urls or video.urls or [f"{path.lstrip('/')}/content?index=0"]
@@ -155,7 +140,7 @@ def _body(spec: VideoSpec, row: Model) -> dict[str, Any]:
         if given.made:
             body[WIRE[given.role]] = given.made.handle.id
         else:
-            place = {"frame_type": given.role} if given.role in BOTH else {}
+            place = {"frame_type": given.role} if given.role in FRAMES else {}
             image = {"type": "image_url", "image_url": {"url": Inline(given.asset)}, **place}
             body.setdefault(WIRE[given.role], []).append(image)
     if passed:

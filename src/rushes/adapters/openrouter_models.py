@@ -21,32 +21,34 @@ from rushes.adapters.capabilities import Media, Model, Option, Price, Rate, Reti
 from rushes.faults import bad
 from rushes.video import JSON, Config, Role
 
-WIRE: Final = {
+REFERENCES: Final[tuple[Role, ...]] = ("character", "style", "composition")
+FRAMES: Final[tuple[Role, ...]] = ("first_frame", "last_frame")
+WIRE: Final[dict[str, str]] = {
     "prompt": "prompt",
     "duration_seconds": "duration",
     "resolution": "resolution",
     "aspect_ratio": "aspect_ratio",
     "seed": "seed",
     "generate_audio": "generate_audio",
-    "first_frame": "frame_images",
-    "last_frame": "frame_images",
-    "character": "input_references",
-    "style": "input_references",
-    "composition": "input_references",
+    **dict.fromkeys(FRAMES, "frame_images"),
+    **dict.fromkeys(REFERENCES, "input_references"),
     "source": "previous_job_id",
 }
 WORDS: Final[Mapping[str, Mapping[Any, str]]] = {"resolution": {"1440p": "2K", "2160p": "4K"}}
 MAKERS: Final = {"google": "google-vertex", "alibaba": "alibaba"}  # whose models → who they are in a request's options
-REFERENCES: Final[tuple[Role, ...]] = ("character", "style", "composition")
-FIRST: Final[tuple[Role, ...]] = ("first_frame",)
-BOTH: Final[tuple[Role, ...]] = ("first_frame", "last_frame")
 IMAGES: Final = Media(types=("image/png", "image/jpeg", "image/webp"), max_bytes=18 * 2**20)  # two fit into a request
 OWN: Final = Media(types=("video/mp4",), own="openrouter", own_model=True)  # which goes by its job's name
+WIDE: Final = "16:9 9:16"
+FIVE: Final = f"{WIDE} 1:1 4:3 3:4"
+SIX: Final = f"{FIVE} 21:9"
+SOUND: Final = "seed generate_audio"
+SD, HD, FHD, UHD = (dict[str, JSON](resolution=lines) for lines in ("480p", "720p", "1080p", "2160p"))
+MUTE: Final[dict[str, JSON]] = {"generate_audio": False}
 
 
 def _price(dearest_usd: float, *rates: tuple[float, Mapping[str, JSON]], image_usd: float = 0.0) -> Price:
     """US dollars for a second of video, and for each image beside it."""
-    roles: tuple[Role, ...] = (*BOTH, *REFERENCES) if image_usd else ()
+    roles: tuple[Role, ...] = (*FRAMES, *REFERENCES) if image_usd else ()
     return Price(
         per="second",
         micro_usd=round(dearest_usd * 1e6),
@@ -57,40 +59,43 @@ def _price(dearest_usd: float, *rates: tuple[float, Mapping[str, JSON]], image_u
     )
 
 
-def _model(
-    id: str,
-    seconds: Sequence[int],
-    ratios: str,
-    lines: str,
-    frames: tuple[Role, ...],
-    fields: str = "",
-    *,
-    price: Price | None = None,
-    passed: Mapping[str, str] | None = None,
-    options: Mapping[str, Option] | None = None,
-) -> Model:
-    """From words, or from frames. `passed`: fields that go to the maker under a name of its own."""
-    known = frozenset(fields.split()) | frozenset(passed or {})
+PRICES: Final = {
+    "x-ai/grok-imagine-video": _price(0.07, (0.05, SD), image_usd=0.002),
+    "google/veo-3.1": _price(0.6, (0.4, UHD | MUTE), (0.2, MUTE), (0.4, HD), (0.4, FHD)),
+    "google/veo-3.1-fast": _price(0.3, (0.25, UHD | MUTE), (0.08, HD | MUTE), (0.1, MUTE), (0.1, HD), (0.12, FHD)),
+    "google/veo-3.1-lite": _price(0.08, (0.03, HD | MUTE), (0.05, MUTE), (0.05, HD)),
+    "alibaba/wan-3.0": _price(0.2, (0.05, SD), (0.1, HD)),
+    "alibaba/wan-2.7": _price(0.1),
+    "kwaivgi/kling-v3.0-pro": _price(0.168, (0.112, MUTE)),
+    "kwaivgi/kling-v3.0-std": _price(0.126, (0.084, MUTE)),
+    "black-forest-labs/flux-3-video": _price(0.29, (0.17, HD)),
+}
+
+
+def _model(id: str, seconds: Sequence[int], ratios: str, lines: str, frames: int, fields: str, **passed: str) -> Model:
+    """From words, or from so many frames. `passed`: fields that go to the maker under its own names."""
+    known = frozenset((*fields.split(), *passed))
+    sound = True if "generate_audio" in known else None  # as when nothing is said: here it is said
     return Model(
         id=id,
         operations=("text-to-video", "image-to-video"),
         durations_s=tuple(map(float, seconds)),
-        aspect_ratios=tuple(ratios.split()),
+        aspect_ratios=tuple(ratios.split()),  # none by default: beside an image it would stretch the image
         resolutions=tuple(lines.split()),
-        roles=dict.fromkeys(frames, 1),
+        roles=dict.fromkeys(FRAMES[:frames], 1),
         media={"image": IMAGES},
         fields=known,
-        options=options or {},
-        defaults=Config(  # no ratio: beside an image it would stretch the image
-            duration_seconds=5.0 if 5 in seconds else 4.0,
-            resolution="720p",
-            generate_audio=True if "generate_audio" in known else None,  # as when nothing is said: here it is said
-        ),
+        defaults=Config(duration_seconds=5.0 if 5 in seconds else 4.0, resolution="720p", generate_audio=sound),
         draws_seed="seed" in known,
-        wire=WIRE | dict(passed or {}),
+        wire=WIRE | passed,
         words=WORDS,
-        price=price,
+        price=PRICES.get(id),
     )
+
+
+def _like(model: Model, id: str, **changes: Any) -> Model:
+    """The same under another name, at that one's price."""
+    return replace(model, id=id, price=PRICES.get(id), **changes)
 
 
 def _guided(model: Model, most: int) -> Model:
@@ -105,88 +110,28 @@ def _going_on(model: Model, *operations: str, price: Price | None = None) -> Mod
     return replace(alone, aspect_ratios=(), sizes={})
 
 
-WIDE: Final = "16:9 9:16"
-FIVE: Final = f"{WIDE} 1:1 4:3 3:4"
-SEVEN: Final = f"{FIVE} 21:9 9:21"
-LINES: Final = "480p 720p 1080p 2160p"
-SOUND: Final = "seed generate_audio"
-SILENT: Final[dict[str, JSON]] = {"generate_audio": False}
-SD, HD, FHD, UHD = (dict[str, JSON](resolution=lines) for lines in LINES.split())
-
-GROK: Final = _model(
-    "x-ai/grok-imagine-video",
-    range(1, 16),
-    f"{FIVE} 3:2 2:3",
-    "480p 720p",
-    FIRST,
-    price=_price(0.07, (0.05, SD), image_usd=0.002),
-)
-VEO: Final = _model(
-    "google/veo-3.1",
-    (4, 6, 8),
-    WIDE,
-    "720p 1080p 2160p",
-    BOTH,
-    SOUND,
-    passed={"negative_prompt": "negativePrompt"},
+GROK: Final = _model("x-ai/grok-imagine-video", range(1, 16), f"{FIVE} 3:2 2:3", "480p 720p", 1, "")
+VEO: Final = replace(
+    _model("google/veo-3.1", (4, 6, 8), WIDE, "720p 1080p 2160p", 2, SOUND, negative_prompt="negativePrompt"),
     options={"personGeneration": Option("string", ("allow_adult", "allow_all"))},
-    price=_price(0.6, (0.4, UHD | SILENT), (0.2, SILENT), (0.4, HD), (0.4, FHD)),
 )
-VEO_FAST: Final = replace(
-    VEO,
-    id="google/veo-3.1-fast",
-    price=_price(0.3, (0.25, UHD | SILENT), (0.08, HD | SILENT), (0.1, SILENT), (0.1, HD), (0.12, FHD)),
-)
-VEO_LITE: Final = replace(
-    VEO,
-    id="google/veo-3.1-lite",
-    resolutions=("720p", "1080p"),
-    price=_price(0.08, (0.03, HD | SILENT), (0.05, SILENT), (0.05, HD)),
-)
-WAN_3: Final = _model(
-    "alibaba/wan-3.0", range(2, 31), FIVE, "480p 720p 1080p", FIRST, SOUND, price=_price(0.2, (0.05, SD), (0.1, HD))
-)
-WAN_2_7: Final = _model(
-    "alibaba/wan-2.7",
-    range(2, 11),
-    FIVE,
-    "720p 1080p",
-    BOTH,
-    SOUND,
-    passed={"negative_prompt": "negative_prompt", "enhance_prompt": "prompt_extend"},
-    price=_price(0.1),
-)
-KLING: Final = _model(
-    "kwaivgi/kling-v3.0-pro",
-    range(3, 16),
-    f"{WIDE} 1:1",
-    "720p",
-    BOTH,
-    "generate_audio",
-    price=_price(0.168, (0.112, SILENT)),
-)
-KLING_STD: Final = replace(KLING, id="kwaivgi/kling-v3.0-std", price=_price(0.126, (0.084, SILENT)))
-SEEDANCE: Final = _model("bytedance/seedance-2.0", range(4, 16), SEVEN, LINES, BOTH, SOUND)
-SEEDANCE_FAST: Final = replace(SEEDANCE, id="bytedance/seedance-2.0-fast", resolutions=("480p", "720p"))
+WAN_3: Final = _model("alibaba/wan-3.0", range(2, 31), FIVE, "480p 720p 1080p", 1, SOUND)
+PASSED: Final = {"negative_prompt": "negative_prompt", "enhance_prompt": "prompt_extend"}
+WAN_2_7: Final = _model("alibaba/wan-2.7", range(2, 11), FIVE, "720p 1080p", 2, SOUND, **PASSED)
+KLING: Final = _model("kwaivgi/kling-v3.0-pro", range(3, 16), f"{WIDE} 1:1", "720p", 2, "generate_audio")
+SEEDANCE: Final = _model("bytedance/seedance-2.0", range(4, 16), f"{SIX} 9:21", "480p 720p 1080p 2160p", 2, SOUND)
+SEEDANCE_FAST: Final = _like(SEEDANCE, "bytedance/seedance-2.0-fast", resolutions=("480p", "720p"))
 SIZES: Final = "854x480 480x854 640x640 752x560 560x752 992x432 1280x720 720x1280 960x960 1112x834 834x1112 1470x630"
 SEEDANCE_2_5: Final = replace(
-    _model("bytedance/seedance-2.5", range(4, 31), f"{FIVE} 21:9", "480p 720p", BOTH, SOUND),
-    sizes=dict(zip(product(("480p", "720p"), f"{FIVE} 21:9".split()), SIZES.split(), strict=True)),
+    _model("bytedance/seedance-2.5", range(4, 31), SIX, "480p 720p", 2, SOUND),
+    sizes=dict(zip(product(("480p", "720p"), SIX.split()), SIZES.split(), strict=True)),
 )
-FLUX: Final = _model(
-    "black-forest-labs/flux-3-video",
-    range(5, 21),
-    f"{FIVE} 21:9",
-    "720p 1080p",
-    BOTH,
-    "generate_audio",
-    price=_price(0.29, (0.17, HD)),
-)
+FLUX: Final = _model("black-forest-labs/flux-3-video", range(5, 21), SIX, "720p 1080p", 2, "generate_audio")
 MODELS: Final = (
     *(GROK, _guided(GROK, 7)),
-    *(VEO, VEO_FAST, VEO_LITE),
+    *(VEO, _like(VEO, "google/veo-3.1-fast"), _like(VEO, "google/veo-3.1-lite", resolutions=("720p", "1080p"))),
     *(WAN_3, WAN_2_7, _guided(WAN_2_7, 3)),
-    *(KLING, KLING_STD),
+    *(KLING, _like(KLING, "kwaivgi/kling-v3.0-std")),
     *(SEEDANCE, _guided(SEEDANCE, 9), SEEDANCE_FAST, _guided(SEEDANCE_FAST, 9)),
     *(SEEDANCE_2_5, _going_on(SEEDANCE_2_5, "extend", "video-to-video")),
     *(FLUX, _going_on(FLUX, "extend", price=_price(0.53, (0.41, HD)))),

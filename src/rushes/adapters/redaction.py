@@ -39,7 +39,7 @@ class Redaction:
     def text(self, text: str) -> str:
         """The same text as far as it may be kept. Of an address the host and path stay, its query goes."""
         text = self._known.sub(REDACTED, text)
-        text = _ADDRESS.sub(_unsigned, text)
+        text = unsigned(text)
         folded = text.lower()  # to look for words first is far cheaper than the expression
         return _MEMBER.sub(rf'\1"{REDACTED}', text) if any(word in folded for word in _WORDS) else text
 
@@ -48,5 +48,10 @@ class Redaction:
         return REDACTED if _NAME.search(name) else self.text(value)
 
 
-def _unsigned(address: re.Match[str]) -> str:
+def unsigned(text: str) -> str:
+    """The same text, of the addresses in it the hosts and paths alone. Done again it changes nothing."""
+    return _ADDRESS.sub(_bare, text)
+
+
+def _bare(address: re.Match[str]) -> str:
     return address[1] + address[2] + (f"?{REDACTED}" if address[3] else "")

@@ -82,6 +82,7 @@ class Runway(Adapter):
         base_url="https://api.dev.runwayml.com",
         base_url_env="RUNWAYML_BASE_URL",
         models=MODELS,
+        new_options=True,
         aliases=("runwayml",),
         retired=RETIRED,
         auth=Auth(env=("RUNWAYML_API_SECRET", "RUNWAY_API_KEY")),

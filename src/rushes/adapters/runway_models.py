@@ -9,7 +9,7 @@ no clips that we keep.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from msgspec.structs import replace
 
@@ -24,30 +24,30 @@ EXTENSIONS: Final[Mapping[Kind, Mapping[str, str]]] = {  # what it reads, with h
     "video": {"video/mp4": "mp4", "video/quicktime": "mov", "video/webm": "webm"},
     "audio": {"audio/mpeg": "mp3", "audio/wav": "wav", "audio/mp4": "m4a"},  # not said which: these are the usual ones
 }
+Sizes: TypeAlias = dict[tuple[str, str], str]
 
 
-def _sizes(ratios: tuple[str, ...], lines: Mapping[str, str]) -> dict[tuple[str, str], str]:
-    """On the wire a size stands for lines and one of the ratios."""
-    return {(name, ratio): size for name, row in lines.items() for ratio, size in zip(ratios, row.split(), strict=True)}
+def _sizes(ratios: str, *rows: str) -> Sizes:
+    """On the wire a size stands for lines, with which its row begins, and one of the ratios."""
+    table = [row.split() for row in rows]
+    return {(lines, ratio): size for lines, *sizes in table for ratio, size in zip(ratios.split(), sizes, strict=True)}
 
 
-RATIOS: Final = ("21:9", "16:9", "4:3", "1:1", "3:4", "9:16")
-GEN4_SIZES: Final = _sizes(RATIOS, {"720p": "1584x672 1280x720 1104x832 960x960 832x1104 720x1280"})
+WIDE: Final = "16:9 9:16"
+FIVE: Final = "16:9 4:3 1:1 3:4 9:16"
+SIX: Final = f"21:9 {FIVE}"
+GEN4_SIZES: Final = _sizes(SIX, "720p 1584x672 1280x720 1104x832 960x960 832x1104 720x1280")
 SIZES: Final = _sizes(
-    RATIOS,
-    {
-        "480p": "992x432 864x496 752x560 640x640 560x752 496x864",
-        "720p": "1470x630 1280x720 1112x834 960x960 834x1112 720x1280",
-        "1080p": "2206x946 1920x1080 1664x1248 1440x1440 1248x1664 1080x1920",
-        "2160p": "3840x1646 3840x2160 3840x2880 3840x3840 2880x3840 2160x3840",
-    },
+    SIX,
+    "480p 992x432 864x496 752x560 640x640 560x752 496x864",
+    "720p 1470x630 1280x720 1112x834 960x960 834x1112 720x1280",
+    "1080p 2206x946 1920x1080 1664x1248 1440x1440 1248x1664 1080x1920",
+    "2160p 3840x1646 3840x2160 3840x2880 3840x3840 2880x3840 2160x3840",
 )
 HORSE_SIZES: Final = _sizes(
-    RATIOS[1:],
-    {
-        "720p": "1280x720 1108x832 960x960 832x1108 720x1280",
-        "1080p": "1920x1080 1662x1248 1440x1440 1248x1662 1080x1920",
-    },
+    FIVE,
+    "720p 1280x720 1108x832 960x960 832x1108 720x1280",
+    "1080p 1920x1080 1662x1248 1440x1440 1248x1662 1080x1920",
 )
 WIRE: Final[dict[str, str]] = {
     "prompt": "promptText",
@@ -64,9 +64,14 @@ WIRE: Final[dict[str, str]] = {
     "reference_video": "referenceVideos",
     "reference_audio": "referenceAudio",
 }
+BY_LINES: Final = WIRE | {"resolution": "resolution"}
 SHAPELESS: Final[Mapping[str, Any]] = {"aspect_ratios": (), "resolutions": ()}  # as the clip before it
 ENDS: Final[Mapping[Role, int]] = {"first_frame": 1, "last_frame": 1}
+BOTH: Final = ("text-to-video", "image-to-video")
 MODERATION: Final = {"publicFigureThreshold": Option("string", ("auto", "low"))}
+DEFAULTS: Final = Config(aspect_ratio="16:9", duration_seconds=5.0, resolution="720p")
+HEARD: Final = replace(DEFAULTS, generate_audio=True)
+MAX_SEED: Final = 2**32 - 1
 
 
 def _per_second(credits: int, silent: int = 0) -> Price:
@@ -99,24 +104,35 @@ def _borrowing(model: Model, images: int, clips: int, sounds: int, total_s: floa
     )
 
 
-GEN4: Final = Model(
-    id="gen4.5",
-    operations=("text-to-video",),
-    aliases=("gen-4.5", "gen45"),
-    durations_s=seconds(2, 10),
-    aspect_ratios=("16:9", "9:16"),
-    resolutions=("720p",),
-    sizes=GEN4_SIZES,
-    media=_media(),
+def _model(
+    id: str, aliases: str, durations_s: tuple[float, ...], ratios: str, lines: str, sizes: Sizes, most_chars: int
+) -> Model:
+    """From words, with nothing but a shape and a length."""
+    return Model(
+        id=id,
+        operations=("text-to-video",),
+        aliases=tuple(aliases.split()),
+        durations_s=durations_s,
+        aspect_ratios=tuple(ratios.split()),
+        resolutions=tuple(lines.split()),
+        sizes=sizes,
+        media=_media(),
+        defaults=DEFAULTS,
+        max_prompt_chars=most_chars,
+        max_seed=MAX_SEED,
+        wire=WIRE,
+    )
+
+
+GEN4: Final = replace(
+    _model("gen4.5", "gen-4.5 gen45", seconds(2, 10), WIDE, "720p", GEN4_SIZES, 1000),
     fields=frozenset({"seed"}),
     options=MODERATION,
-    defaults=Config(aspect_ratio="16:9", duration_seconds=5.0, resolution="720p"),
-    max_prompt_chars=1000,
-    max_seed=2**32 - 1,
-    wire=WIRE,
     price=_per_second(12),
 )
-GEN4_MOVING: Final = replace(GEN4, operations=("image-to-video",), aspect_ratios=RATIOS, roles={"first_frame": 1})
+GEN4_MOVING: Final = replace(
+    GEN4, operations=("image-to-video",), aspect_ratios=tuple(SIX.split()), roles={"first_frame": 1}
+)
 TURBO: Final = replace(
     GEN4_MOVING, id="gen4_turbo", aliases=("gen-4-turbo", "gen4-turbo"), prompt="optional", price=_per_second(5)
 )
@@ -131,7 +147,7 @@ ACT_TWO: Final = replace(
     general="character",
     media=_media(least_s=3.0, most_s=30.0),  # the performance; of the character's clip nothing is said
     options=MODERATION | {"bodyControl": BOOLEAN, "expressionIntensity": Option("integer", least=1, most=5)},
-    defaults=Config(aspect_ratio="16:9", resolution="720p"),
+    defaults=replace(DEFAULTS, duration_seconds=None),
     prompt="none",
     wire=WIRE | {"performance": "reference", "character": "character", "source": "character"},
     price=_per_second(5),
@@ -147,34 +163,23 @@ ALEPH: Final = Model(
     options=MODERATION,
     prompt="optional",
     max_prompt_chars=1000,
-    max_seed=2**32 - 1,
+    max_seed=MAX_SEED,
     wire=WIRE | dict.fromkeys(ENDS, "keyframes") | {"aspect_ratio": "targetAspectRatio", "source": "videoUri"},
 )
 VEO: Final = replace(
-    GEN4,
-    id="veo3.1",
-    operations=("text-to-video", "image-to-video"),
-    aliases=("veo-3.1",),
-    durations_s=(4.0, 6.0, 8.0),
-    resolutions=("720p", "1080p"),
-    sizes=SIZES,
+    _model("veo3.1", "veo-3.1", (4.0, 6.0, 8.0), WIDE, "720p 1080p", SIZES, 1000),
+    operations=BOTH,
     roles=ENDS,
     fields=frozenset({"generate_audio", "negative_prompt"}),
-    options={},
-    defaults=Config(aspect_ratio="16:9", duration_seconds=4.0, resolution="720p", generate_audio=True),
+    defaults=replace(HEARD, duration_seconds=4.0),
     prompt="optional",
     price=_per_second(40, silent=20),
 )
 SEEDANCE: Final = replace(
-    VEO,
-    id="seedance2",
-    aliases=("seedance-2", "seedance-2.0"),
-    durations_s=seconds(4, 15),
-    aspect_ratios=RATIOS,
-    resolutions=("480p", "720p", "1080p", "2160p"),
+    _model("seedance2", "seedance-2 seedance-2.0", seconds(4, 15), SIX, "480p 720p 1080p 2160p", SIZES, 3500),
     fields=frozenset({"generate_audio"}),
-    defaults=replace(VEO.defaults, duration_seconds=5.0),
-    max_prompt_chars=3500,
+    defaults=HEARD,
+    prompt="optional",
     price=_per_second(36),
 )
 SMALL: Final = replace(SEEDANCE, resolutions=("480p", "720p"), price=None)
@@ -196,17 +201,10 @@ LONGER: Final = replace(  # its default of 5 s would not hold the clip before it
     prompt="required",
 )
 OMNI: Final = replace(
-    GEN4,
-    id="gemini_omni_flash",
-    aliases=("gemini-omni-flash",),
-    operations=("text-to-video", "image-to-video"),
-    durations_s=seconds(3, 10),
+    _model("gemini_omni_flash", "gemini-omni-flash", seconds(3, 10), WIDE, "720p", GEN4_SIZES, 4000),
+    operations=BOTH,
     roles={"first_frame": 1},
-    fields=frozenset(),
-    options={},
     prompt="optional",
-    max_prompt_chars=4000,
-    price=None,
 )
 OMNI_EDIT: Final = replace(
     OMNI,
@@ -220,37 +218,21 @@ OMNI_EDIT: Final = replace(
     wire=WIRE | {"source": "videoUri"},
 )
 HAILUO: Final = replace(
-    OMNI,
-    id="hailuo3",
-    aliases=("hailuo-3",),
-    durations_s=seconds(5, 15),
-    aspect_ratios=RATIOS,
-    resolutions=("768p", "1440p"),
-    sizes={},
+    _model("hailuo3", "hailuo-3", seconds(5, 15), SIX, "768p 1440p", {}, 6000),
     defaults=Config(duration_seconds=5.0, resolution="768p"),
-    prompt="required",
-    max_prompt_chars=6000,
-    wire=WIRE | {"resolution": "resolution"},
+    wire=BY_LINES,
 )
 HORSE: Final = replace(
-    OMNI,
-    id="happyhorse_1_0",
-    operations=("text-to-video",),
-    aliases=("happyhorse-1.0", "happyhorse"),
-    durations_s=seconds(3, 15),
-    aspect_ratios=RATIOS[1:],
-    resolutions=("720p", "1080p"),
-    sizes=HORSE_SIZES,
-    roles={},
-    max_prompt_chars=2500,
+    _model("happyhorse_1_0", "happyhorse-1.0 happyhorse", seconds(3, 15), FIVE, "720p 1080p", HORSE_SIZES, 2500),
+    prompt="optional",
 )
 HORSE_MOVING: Final = replace(  # its shape is the image's
     HORSE,
     operations=("image-to-video",),
     aspect_ratios=(),
     roles={"first_frame": 1},
-    defaults=Config(duration_seconds=5.0, resolution="720p"),
-    wire=WIRE | {"resolution": "resolution"},
+    defaults=replace(DEFAULTS, aspect_ratio=None),
+    wire=BY_LINES,
 )
 UPSCALER: Final = Model(
     id="magnific_video_upscaler_creative",
@@ -267,27 +249,16 @@ UPSCALER: Final = Model(
 )
 HAILUO_WORDS, *HAILUO_OTHERS = _borrowing(HAILUO, images=9, clips=2, sounds=3, total_s=15.0)
 MODELS: Final = (
-    GEN4,
-    GEN4_MOVING,
-    TURBO,
-    ACT_TWO,
-    ALEPH,
-    VEO,
-    replace(VEO, id="veo3.1_fast", aliases=("veo-3.1-fast",), price=_per_second(15, silent=10)),
+    *(GEN4, GEN4_MOVING, TURBO, ACT_TWO, ALEPH),
+    *(VEO, replace(VEO, id="veo3.1_fast", aliases=("veo-3.1-fast",), price=_per_second(15, silent=10))),
     *_borrowing(SEEDANCE, images=9, clips=3, sounds=3, total_s=15.0),
     *_borrowing(replace(SMALL, id="seedance2_fast", aliases=("seedance-2-fast",)), 9, 3, 3, 15.0),
     *_borrowing(replace(SMALL, id="seedance2_mini", aliases=("seedance-2-mini",)), 9, 3, 3, 15.0),
     *_borrowing(SEEDANCE_5, images=30, clips=9, sounds=10, total_s=30.0),
-    LONGER,
-    OMNI,
-    OMNI_EDIT,
+    *(LONGER, OMNI, OMNI_EDIT),
     replace(HAILUO_WORDS, defaults=replace(HAILUO.defaults, aspect_ratio="16:9")),  # others follow what they are given
-    *HAILUO_OTHERS,
-    HORSE,
-    HORSE_MOVING,
-    UPSCALER,
+    *(*HAILUO_OTHERS, HORSE, HORSE_MOVING, UPSCALER),
 )
-
 RETIRED: Final = {  # no page states a day but of upscale_v1: the first copy of the document without the model
     "gen3a_turbo": Retirement("2026-06-10", "gen4_turbo"),
     "gen4_aleph": Retirement("2026-06-10", "aleph2"),

@@ -2,7 +2,8 @@
 
 OpenAI itself switched it off on 2026-09-24, so its models run only where an address was set. What answers there is read
 leniently: keys that are missing or new, progress as a number or as "40%", the clip's address in the answer. A request
-makes one clip: there is no count on this wire.
+makes one clip: there is no count on this wire. `variants` names the pictures to be kept beside it, and where a server
+has none the clip is kept all the same.
 
 Nothing of ours is kept there but the prompt, which the list shows. So a lost answer stays in doubt (class E), unless
 the request allows `mark_prompt`: then the prompt ends with the key of the attempt, and is looked for (class C).
@@ -24,7 +25,7 @@ from rushes.adapters.fit import size_of
 from rushes.adapters.sora_models import MODELS, RETIRED
 from rushes.faults import Code, Fault, bad
 from rushes.units import AssetRef, Handle
-from rushes.video import OPERATIONS, Extend, Input, Target, VideoSpec
+from rushes.video import OPERATIONS, Extend, Input, TakeKind, Target, VideoSpec
 
 ID: Final = re.compile(r"[A-Za-z0-9][\w.:=-]{0,255}", re.ASCII)  # video_ and 48 hex digits there; anything elsewhere
 PATHS: Final = {"video-to-video": "/videos/edits", "extend": "/videos/extensions"}  # of a file
@@ -36,11 +37,8 @@ CODES: Final[dict[str, Code]] = {
 BLOCKED: Final = re.compile(r"moderat|sentinel|safety|content.?(policy|filter)", re.IGNORECASE)  # in a code
 PAGES: Final = 20  # of a list, of a hundred clips each; beyond them a look finds nothing, which proves nothing
 LONGEST_S: Final = 600.0  # that they can make us wait for the next look
+PICTURES: Final[dict[TakeKind, str]] = {"thumbnail": "image/webp", "spritesheet": "image/jpeg"}  # as OpenAI sent them
 EARLIER_S: Final = 3600.0  # so much may another's clock differ from ours
-
-
-class _Created(Struct):
-    id: str  # all that a paid answer must hold
 
 
 class _Trouble(Struct):
@@ -66,7 +64,7 @@ class _Video(Struct):
     metadata: dict[str, object] | None = None
 
 
-class _Row(_Created):
+class _Row(base.Created):
     prompt: str | None = None
     created_at: float | None = None
 
@@ -103,8 +101,19 @@ class Sora(Adapter):
             terms = replace(terms, total_s=float(total_s))
         return terms
 
+    def beside_id(self, spec: VideoSpec, target: Target) -> dict[str, str]:
+        """The model, and the pictures that were asked for."""
+        wanted = _variants(spec)
+        return {"model": target.model, **({"variants": " ".join(wanted)} if wanted else {})}
+
     def prepare(self, spec: VideoSpec, target: Target, key: str = "") -> Flow[base.Prepared]:
-        """Nothing: files travel in the request. Raises BadRequest where a clip of theirs is another model's."""
+        """Nothing: files travel in the request.
+
+        Raises BadRequest where a clip of theirs is another model's, or a picture is asked for twice.
+        """
+        wanted = _variants(spec)
+        if len(set(wanted)) < len(wanted):
+            raise bad("provider_options.variants", f"{wanted[0]!r} is named twice: name each picture once.")
         if (clip := _theirs(spec)) is not None and (by := clip.extra.get("model", target.model)) != target.model:
             raise bad("inputs[0]", f"That clip was made by {by}, which alone goes on with it: name {by} as the model.")
         return (yield from super().prepare(spec, target, key))
@@ -115,8 +124,8 @@ class Sora(Adapter):
             spec = replace(spec, prompt=spec.prompt + _mark(key))
         clip, model = _theirs(spec), row_of(self, target.model, spec)
         path, body = _of_a_clip(spec, model, base.handle_of(self, clip.id, ID)) if clip else _anew(spec, model)
-        reply = yield from call(Request(method="POST", url=path, body=body, spends=True))
-        return base.handle_of(self, reply_json(self, reply, _Created).id, ID, {"model": target.model})
+        request = Request(method="POST", url=path, body=body, spends=True)
+        return (yield from base.start(self, request, ID, self.beside_id(spec, target)))
 
     def status(self, handle: Handle, target: Target) -> Flow[base.Outcome]:  # noqa: ARG002
         """Whether a clip that failed is billed, nobody says."""
@@ -127,7 +136,10 @@ class Sora(Adapter):
         video = reply_json(self, reply, _Video)
         match video.status:
             case "completed":
-                return base.Done((Output(_address(video) or f"{path.lstrip('/')}/content"),))
+                content = f"{path.lstrip('/')}/content"
+                wanted = handle.extra.get("variants", "").split()
+                pictures = [Output(f"{content}?variant={it}", PICTURES[it], it) for it in PICTURES if it in wanted]
+                return base.Done((Output(_address(video) or content), *pictures))
             case "failed":
                 return base.Broken(_failure(video.error))
             case word:
@@ -138,7 +150,7 @@ class Sora(Adapter):
         """The one clip whose prompt ends with our mark. Two of them are no evidence."""
         found, query = set[str](), {"limit": "100", "order": "desc"}
         for _ in range(PAGES):
-            page = reply_json(self, (yield from call(Request(method="GET", url="/videos", query=query))), _Page)
+            page = yield from base.ask(self, Request(method="GET", url="/videos", query=query), _Page)
             found |= {row.id for row in page.data if (row.prompt or "").endswith(_mark(key))}
             if not page.data or not page.has_more or (page.data[-1].created_at or since) < since - EARLIER_S:
                 break
@@ -162,6 +174,11 @@ class Sora(Adapter):
         text = said if isinstance(said, str) else "; ".join(detail.msg for detail in said)
         wait_s, own = _ms(reply, "retry-after-ms"), str(trouble.code or "")
         return Fault(code, f"{self.name}: {plain(text)}", retryable=later, retry_after_s=wait_s, provider_code=own)
+
+
+def _variants(spec: VideoSpec) -> list[str]:
+    wanted = spec.provider_options.get("variants")
+    return [str(one) for one in wanted] if isinstance(wanted, list) else []
 
 
 def _theirs(spec: VideoSpec) -> Handle | None:

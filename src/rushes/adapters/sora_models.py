@@ -7,11 +7,12 @@ are added in rushes.toml, like one of these.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Annotated, Final, Literal
 
+from msgspec import Meta
 from msgspec.structs import replace
 
-from rushes.adapters.capabilities import BOOLEAN, Media, Model, Option, Retirement
+from rushes.adapters.capabilities import BOOLEAN, Media, Model, Option, Retirement, Shaped
 from rushes.video import Config
 
 SECONDS: Final = (4.0, 8.0, 12.0, 16.0, 20.0)  # the specification stops at 12
@@ -23,10 +24,12 @@ PRO_SIZES: Final = {
     ("1080p", "9:16"): "1080x1920",
     ("1080p", "16:9"): "1920x1080",
 }
-OURS: Final = {  # none of these is sent: they say how the job is waited for, and found again
+Pictures = Annotated[list[Literal["thumbnail", "spritesheet"]], Meta(min_length=1, max_length=2)]
+OURS: Final = {  # none of these is sent with a job: they say how it is waited for, found again, and what is fetched
     "mark_prompt": BOOLEAN,
     "poll_interval_seconds": Option("number", least=0.1, most=600.0),
     "poll_timeout_seconds": Option("number", least=60.0, most=86_400.0),
+    "variants": Shaped("array", shape=Pictures, examples=(["thumbnail", "spritesheet"], ["thumbnail"])),
 }
 IMAGE: Final = Media(types=("image/png", "image/jpeg", "image/webp"))
 CLIP: Final = Media(types=("video/mp4",), most=1)

@@ -11,9 +11,10 @@ import re
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from rushes.adapters import base
-from rushes.adapters.base import Adapter, Flow, Inline, Output, Part, Request, Response, call, plain, reply_json
+from rushes.adapters.base import Adapter, Flow, Inline, Output, Part, Request, Response, call, reply_json
 from rushes.adapters.capabilities import Auth, Capabilities, Media, Model, Option, PollSchedule, Retirement, Terms
 from rushes.adapters.catalogue import row_of
 from rushes.faults import Code, Fault
@@ -42,10 +43,6 @@ VIDEO: Final = Model(  # about four seconds, as large as the picture
 )
 
 
-class _Created(Struct):
-    id: str
-
-
 class _Waiting(Struct):
     status: str = ""  # in-progress
 
@@ -69,6 +66,7 @@ class Stability(Adapter):
         base_url="https://api.stability.ai",
         base_url_env="STABILITY_BASE_URL",
         models=(VIDEO,),
+        new_options=True,
         retired={VIDEO.id: Retirement("2025-07-24")},
         auth=Auth(env=("STABILITY_API_KEY",)),
         # Not to be asked more often than every 10 s; clips were there for a day. The total time is our guess.
@@ -85,8 +83,7 @@ class Stability(Adapter):
         ]
         wishes = base.said(spec, model) | spec.provider_options
         form = [*files, *(Part(name, str(value)) for name, value in wishes.items())]
-        reply = yield from call(Request(method="POST", url=PATH, body=form, spends=True))
-        return base.handle_of(self, reply_json(self, reply, _Created).id, ID)
+        return (yield from base.start(self, Request(method="POST", url=PATH, body=form, spends=True), ID))
 
     def status(self, handle: Handle, target: Target) -> Flow[base.Outcome]:  # noqa: ARG002
         """Asked for JSON it says how it ended. Whether a clip that was withheld is billed, nobody says."""
@@ -117,10 +114,6 @@ class Stability(Adapter):
         if not problem.name:
             return None
         code: Code = "moderated" if problem.name == "content_moderation" else base.code_of(reply.status)
-        return Fault(
-            code,
-            f"stability: {plain('; '.join(problem.errors) or problem.message)}",
-            retryable=reply.status == 429 or reply.status >= 500,
-            retry_after_s=PAUSE_S if reply.status == 429 else None,
-            provider_code=problem.name,
-        )
+        text = "; ".join(problem.errors) or problem.message
+        fault = base.problem(self, reply, text, code, word=problem.name)
+        return replace(fault, retry_after_s=PAUSE_S) if reply.status == 429 else fault

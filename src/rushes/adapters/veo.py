@@ -13,20 +13,20 @@ import re
 from typing import Any, Final
 from urllib.parse import quote
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from rushes.adapters import base
 from rushes.adapters import capabilities as c
-from rushes.adapters.base import Adapter, Broken, Failed, Flow, Inline, Keep, Output, Request, Response, call, handle_of
+from rushes.adapters.base import Failed, Flow, Inline, Keep, Output, Request, handle_of
 from rushes.adapters.catalogue import row_of
+from rushes.adapters.google import Google, held, poll
 from rushes.adapters.google_auth import AUTH
-from rushes.adapters.google_errors import Status, failure_of, fault_of, unwrapped
+from rushes.adapters.veo_answers import Operation, Started
 from rushes.adapters.veo_models import GEMINI_MODELS, GEMINI_RETIRED, MODELS, RETIRED
 from rushes.faults import Fault
 from rushes.units import AssetRef, Handle
-from rushes.video import Input, Target, VideoSpec
+from rushes.video import Target, VideoSpec
 
 PART: Final = r"[\w:-][\w.:-]*"  # of an address: it leads nowhere else
 OPERATION: Final = re.compile(
@@ -36,55 +36,12 @@ GEMINI_OPERATION: Final = re.compile(rf"(?P<model>models/{PART})/operations/[A-Z
 FOLDER: Final = "rushes"  # in the bucket: below it one of each send, by our key
 STORED: Final = re.compile(rf"{FOLDER}/[\w-]{{1,128}}")  # the handle of a send that was found there
 OBJECT: Final = re.compile(r"gs://([a-z0-9][a-z0-9._-]{1,221})/(.{1,1024})")
+FRAMES: Final = {"first_frame": "image", "last_frame": "lastFrame"}
 PLACE: Final = re.compile(r"inline:(\d{1,4})")
-POLL_BYTES: Final = 512 * 2**20  # of an answer that holds clips
-POLL_S: Final = 300.0
 # Clips took eleven seconds to six minutes, and some operations never end.
 POLL: Final = c.PollSchedule(min_s=10.0, max_s=20.0)
 TERMS: Final = c.Terms(doubt="E", poll=POLL, total_s=3600.0)
 LOOKS_S: Final = (60.0, 120.0, 240.0, 480.0, 900.0, 1800.0)
-
-
-class _Video(Struct):
-    uri: str | None = None
-    gcsUri: str | None = None  # noqa: N815 - this and others as Google names them
-    bytesBase64Encoded: msgspec.Raw = msgspec.Raw()  # noqa: N815 - left where it is
-    encodedVideo: msgspec.Raw = msgspec.Raw()  # noqa: N815
-    mimeType: str | None = None  # noqa: N815
-
-    def output(self, number: int) -> Output | None:
-        """Where it is; None where nothing is said."""
-        here = len(memoryview(self.bytesBase64Encoded)) > 2 or len(memoryview(self.encodedVideo)) > 2
-        url = self.gcsUri or self.uri or (f"inline:{number}" if here else "")
-        return Output(url, self.mimeType or "video/mp4") if url else None
-
-
-class _Sample(Struct):
-    video: _Video | None = None
-
-
-class _Result(Struct):
-    videos: list[_Video] | None = None
-    generatedSamples: list[_Sample] | None = None  # noqa: N815
-    generateVideoResponse: _Result | None = None  # noqa: N815
-    raiMediaFilteredCount: int | None = None  # noqa: N815
-    raiMediaFilteredReasons: list[str] | None = None  # noqa: N815
-
-    def outputs(self) -> tuple[Output, ...]:
-        """All clips, in the form of either interface."""
-        videos = self.videos or [sample.video or _Video() for sample in self.generatedSamples or []]
-        found = [video.output(number) for number, video in enumerate(videos)]
-        return tuple(output for output in found if output)
-
-
-class _Started(Struct):
-    name: str
-
-
-class _Operation(_Started):
-    done: bool | None = None  # missing while it runs
-    response: _Result | None = None
-    error: Status | None = None
 
 
 class _Object(Struct):
@@ -96,7 +53,7 @@ class _Listing(Struct):
     items: list[_Object] | None = None
 
 
-class _Operations(Adapter):
+class _Operations(Google):
     """What both interfaces share."""
 
     _operation: re.Pattern[str]  # the shape of an operation's name
@@ -105,62 +62,35 @@ class _Operations(Adapter):
     def submit(self, spec: VideoSpec, target: Target, prepared: base.Prepared, key: str) -> Flow[Handle]:  # noqa: ARG002
         """Start an operation; its name is all that it can be asked for by."""
         body = {"instances": [_instance(spec)], "parameters": self._parameters(spec, target, key)}
-        url = f"{self._root(target)}:predictLongRunning"
-        reply = yield from call(Request(method="POST", url=url, body=body, spends=True))
-        return handle_of(self, base.reply_json(self, unwrapped(reply), _Started).name, self._operation)
+        request = Request(method="POST", url=f"{self._root(target)}:predictLongRunning", body=body, spends=True)
+        return handle_of(self, (yield from self.ask(request, Started)).name, self._operation)
 
     def status(self, handle: Handle, target: Target) -> Flow[base.Outcome]:  # noqa: ARG002
         """There is no percent."""
-        reply = unwrapped((yield from call(self._look(handle))))
-        if reply.status == 404 and self.fault(reply):
-            return base.Vanished()
-        return self._outcome(base.reply_json(self, reply, _Operation))
+        operation = yield from self.look(self._poll(handle), Operation)
+        return operation.outcome(self.name) if operation else base.Vanished()
 
     def download(self, output: Output, handle: Handle, target: Target) -> Flow[AssetRef]:  # noqa: ARG002
         """From the operation's own answer, from the bucket, or from an address that asks for the key and redirects."""
         ask = Keep(url=output.url, with_credential=True)
         if found := PLACE.fullmatch(output.url):
-            request, (videos, content) = self._look(handle), self._places
-            place: tuple[str | int, ...] = (*videos, int(found[1]), *content)
-            ask = Keep(
-                url=request.url, request=request, place=place, media_type=output.media_type, max_bytes=POLL_BYTES
-            )
+            videos, content = self._places
+            ask = held(output, self._poll(handle), (*videos, int(found[1]), *content))
         elif found := OBJECT.fullmatch(output.url):
             ask = Keep(url=f"{_bucket(found[1])}/{quote(found[2], safe='')}?alt=media", with_credential=True)
         return (yield from base.keep(ask))
-
-    def fault(self, reply: Response) -> Fault | None:
-        """See google_errors."""
-        return fault_of(self.name, reply)
 
     def _root(self, target: Target) -> str:
         """The model's path."""
         raise NotImplementedError
 
-    def _look(self, handle: Handle) -> Request:
+    def _poll(self, handle: Handle) -> Request:
         """What asks about an operation."""
         raise NotImplementedError
 
     def _parameters(self, spec: VideoSpec, target: Target, key: str) -> dict[str, Any]:  # noqa: ARG002
         told = base.said(spec, row_of(self, target.model, spec)) | dict(spec.provider_options)
         return told | ({"resolution": "4k"} if spec.resolution == "2160p" else {})
-
-    def _outcome(self, operation: _Operation) -> base.Outcome:
-        if not operation.done:
-            return base.Unfinished()
-        if operation.error and operation.error.code == 1:
-            return base.Stopped()
-        if operation.error:
-            return Broken(failure_of(self.name, operation.error))
-        result = operation.response or _Result()
-        result = result.generateVideoResponse or result
-        outputs, filtered = result.outputs(), result.raiMediaFilteredCount or 0
-        why = base.plain(" ".join(result.raiMediaFilteredReasons or []))
-        if outputs:
-            return base.Done(outputs, filtered=filtered, metadata={"filtered": why} if filtered else {})
-        if filtered:
-            return Broken(Fault("moderated", f"{self.name} withheld the clip: {why}"), billed="no")
-        return Broken(Fault("bad_answer", f"{self.name} finished without a clip."), billed="yes")
 
 
 class Veo(_Operations):
@@ -171,6 +101,7 @@ class Veo(_Operations):
         base_url="https://us-central1-aiplatform.googleapis.com",
         base_url_env="GOOGLE_VERTEX_BASE_URL",
         models=MODELS,
+        new_options=True,
         retired=RETIRED,
         auth=AUTH,
         settings={
@@ -222,15 +153,14 @@ class Veo(_Operations):
         stored = {"storageUri": f"gs://{bucket}/{FOLDER}/{key}/"} if bucket else {}
         return super()._parameters(spec, target, key) | stored
 
-    def _look(self, handle: Handle) -> Request:
+    def _poll(self, handle: Handle) -> Request:
         name = handle_of(self, handle.id, self._operation).id
-        url, body = f"/v1/{name.partition('/operations/')[0]}:fetchPredictOperation", {"operationName": name}
-        return Request(method="POST", url=url, body=body, answer_bytes=POLL_BYTES, timeout_s=POLL_S)
+        return poll("POST", f"/v1/{name.partition('/operations/')[0]}:fetchPredictOperation", {"operationName": name})
 
     def _listed(self, bucket: str, folder: str) -> Flow[list[str]]:
         """The clips in a folder of the bucket."""
-        reply = yield from call(Request(method="GET", url=_bucket(bucket), query={"prefix": f"{folder}/"}))
-        listing = base.reply_json(self, unwrapped(reply), _Listing)
+        request = Request(method="GET", url=_bucket(bucket), query={"prefix": f"{folder}/"})
+        listing = yield from self.ask(request, _Listing)
         if listing.kind != "storage#objects":
             raise Failed(Fault("bad_answer", "What should be a list of clips is none.", retryable=True))
         return sorted(found.name for found in listing.items or [] if found.name.endswith(".mp4"))
@@ -247,6 +177,7 @@ class VeoGemini(_Operations):
         base_url="https://generativelanguage.googleapis.com",
         base_url_env="VEO_GEMINI_BASE_URL",
         models=GEMINI_MODELS,
+        new_options=True,
         retired=GEMINI_RETIRED,
         auth=c.Auth(env=("GOOGLE_API_KEY", "GEMINI_API_KEY"), header="x-goog-api-key", prefix=""),
         terms=replace(TERMS, link_ttl_s=2 * 86_400.0),
@@ -258,9 +189,8 @@ class VeoGemini(_Operations):
     def _root(self, target: Target) -> str:
         return f"/v1beta/models/{target.model}"
 
-    def _look(self, handle: Handle) -> Request:
-        url = f"/v1beta/{handle_of(self, handle.id, self._operation).id}"
-        return Request(method="GET", url=url, answer_bytes=POLL_BYTES, timeout_s=POLL_S)
+    def _poll(self, handle: Handle) -> Request:
+        return poll("GET", f"/v1beta/{handle_of(self, handle.id, self._operation).id}")
 
 
 def _bucket(name: str) -> str:
@@ -271,18 +201,9 @@ def _instance(spec: VideoSpec) -> dict[str, Any]:
     """The words, and each file at its place."""
     instance: dict[str, Any] = {"prompt": spec.prompt}
     for given in spec.inputs:
-        match given.role:
-            case "first_frame":
-                instance["image"] = _file(given)
-            case "last_frame":
-                instance["lastFrame"] = _file(given)
-            case "character":
-                shown = {"image": _file(given), "referenceType": "asset"}
-                instance["referenceImages"] = [*instance.get("referenceImages", []), shown]
-            case _:
-                instance["video"] = _file(given)
+        file = {"bytesBase64Encoded": Inline(given.asset, "base64"), "mimeType": given.asset.media_type}
+        if given.role == "character":
+            instance.setdefault("referenceImages", []).append({"image": file, "referenceType": "asset"})
+        else:
+            instance[FRAMES.get(given.role, "video")] = file
     return instance
-
-
-def _file(given: Input) -> dict[str, Any]:
-    return {"bytesBase64Encoded": Inline(given.asset, "base64"), "mimeType": given.asset.media_type}

@@ -61,6 +61,7 @@ class Xai(Adapter):
         base_url="https://api.x.ai/v1",
         base_url_env="XAI_BASE_URL",
         models=MODELS,
+        new_options=True,
         aliases=("grok",),
         auth=Auth(env=("XAI_API_KEY",)),
         # How long a result lives is not documented: an hour is the shortest that is said anywhere.
@@ -107,8 +108,7 @@ def _body(spec: VideoSpec, model: Model) -> dict[str, Any]:
     for given in spec.inputs:
         name, file = model.wire[given.role], {"url": Inline(given.asset)}
         body[name] = [*body.get(name, []), file] if given.role in REFERENCES else file
-    if voices:
-        body["reference_audios"] = voices
+    body |= {"reference_audios": voices} if voices else {}
     if stored := body.pop("storage_options", None):
         body["storage_options"] = {"filename": "rushes.mp4", **stored}  # it needs a name
     return body

@@ -14,6 +14,8 @@ from msgspec import Struct
 from rushes.api.protocol import (
     FRAMES,
     SUBPROTOCOL,
+    BatchArgs,
+    BatchBody,
     CancelArgs,
     Close,
     CollectArgs,
@@ -30,6 +32,8 @@ ARGS: Final[Mapping[CommandName, type[Struct]]] = {
     "poll": JobArgs,
     "cancel": CancelArgs,
     "collect": CollectArgs,
+    "submit_batch": BatchBody,
+    "batch": BatchArgs,
 }
 REPLIES: Final[Mapping[str, tuple[str, ...]]] = {
     "hello": ("welcome", "error"),

@@ -7,7 +7,18 @@ from typing import Final
 import structlog
 
 from rushes.api.auth import Scope, Who
-from rushes.api.protocol import CancelArgs, CollectArgs, Command, CommandName, Error, JobArgs, Result, error_frame
+from rushes.api.protocol import (
+    BatchArgs,
+    BatchBody,
+    CancelArgs,
+    CollectArgs,
+    Command,
+    CommandName,
+    Error,
+    JobArgs,
+    Result,
+    error_frame,
+)
 from rushes.eventstore.base import Damaged, StoreError
 from rushes.faults import RushesError, Unavailable, bad, damaged
 from rushes.studio import Studio
@@ -20,13 +31,15 @@ NEEDS: Final[dict[CommandName, Scope]] = {
     "poll": "generate",
     "cancel": "generate",
     "collect": "generate",
+    "submit_batch": "generate",
+    "batch": "read",
 }
 _log = structlog.get_logger("rushes")
 
 
 async def answer(studio: Studio, frame: Command, who: Who) -> Result | Error:
     """Carry a command out, and say what came of it, whatever went wrong."""
-    billed: Billed = "no" if frame.name == "show" else "unknown"
+    billed: Billed = "no" if NEEDS[frame.name] == "read" else "unknown"
     try:
         return await _carried_out(studio, frame, who)
     except RushesError as error:
@@ -44,18 +57,25 @@ async def answer(studio: Studio, frame: Command, who: Who) -> Result | Error:
 
 async def _carried_out(studio: Studio, frame: Command, who: Who) -> Result:
     who.require(NEEDS[frame.name])
-    if frame.name == "generate":
-        return await _generate(studio, frame, who)
+    if frame.name in {"generate", "submit_batch"}:
+        return await _begin(studio, frame, who)
     if frame.idempotency_key is not None:
         detail = f"{frame.name!r} has no idempotency key: asked twice, it does no more. Leave it out."
         raise bad("idempotency_key", detail)
+    if frame.name == "batch":
+        args = decode(bytes(frame.args), BatchArgs)
+        return Result(id=frame.id, name=frame.name, batch=await studio.batch(args.batch, who.tenant))
     return Result(id=frame.id, name=frame.name, job=await _steer(studio, frame, who.tenant))
 
 
-async def _generate(studio: Studio, frame: Command, who: Who) -> Result:
+async def _begin(studio: Studio, frame: Command, who: Who) -> Result:
     key = frame.idempotency_key
     if key is not None and not key.strip():
         raise bad("idempotency_key", "The idempotency_key is empty: leave it out, or send a key.")
+    if frame.name == "submit_batch":
+        requests = decode(bytes(frame.args), BatchBody).requests
+        batch, replayed = await studio.submit_batch(requests, key or "", who.tenant)
+        return Result(id=frame.id, name=frame.name, batch=batch, replayed=replayed)
     view, replayed = await studio.submit(decode(bytes(frame.args), VideoRequest), key or "", who.tenant)
     return Result(id=frame.id, name=frame.name, job=view, replayed=replayed)
 

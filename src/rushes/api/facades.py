@@ -243,7 +243,7 @@ class Facades:
             notes.append(f"{len(lost)} of {len(views)} have no clip ({', '.join(view.id for view in lost)})")
         urls: list[str] = []
         for view in good:
-            for take in view.takes:
+            for take in (one for one in view.takes if one.kind == "video"):
                 url, note = await _told(request, take, save=save)
                 urls.append(url)
                 notes += [note] if note else []

@@ -3,9 +3,9 @@
 A subscriber has a filter and a cursor, and nothing else; what lies behind the cursor is a page. Whoever asks for the
 same page gets the same bytes, so a thousand subscribers who keep up cost one reading and one encoding of every event.
 
-Status and provider are not columns of the log: they are folded from the events themselves, so the same position belongs
-to the same filters whenever it is read. An event belongs to a filter if its job did so before it or does after it: who
-follows what is running hears of its end too.
+Status, provider and batch are not columns of the log: they are folded from the events themselves, so the same position
+belongs to the same filters whenever it is read. An event belongs to a filter if its job did so before it or does after
+it: who follows what is running hears of its end too.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from msgspec import Struct
 from rushes.api.protocol import Error, error_frame
 from rushes.eventstore.base import Damage, Damaged, EventStore, Recorded, Stream
 from rushes.faults import RushesError, damaged
-from rushes.studio import event_view
+from rushes.studio import KIND, event_view
 from rushes.video import Status
 
-KIND: Final = "job"
 BATCH: Final = 256  # positions of the log looked at in one go
 FRAME_BYTES: Final = 64 * 1024  # a frame's items; one larger event goes alone
 REMEMBERED: Final = 8_192  # names of streams, and states of jobs
@@ -64,6 +63,7 @@ class Facts(Struct, frozen=True, gc=False):
 
     status: str = ""
     provider: str = ""
+    batch: str = ""
 
 
 class Filter(Struct, frozen=True):
@@ -73,15 +73,20 @@ class Filter(Struct, frozen=True):
     streams: frozenset[int] | None = None  # None: all
     status: str = ""
     provider: str = ""
+    batch: str = ""
 
     @property
     def asks_for_facts(self) -> bool:
         """Whether the log's columns do not say it."""
-        return bool(self.status or self.provider)
+        return bool(self.status or self.provider or self.batch)
 
     def wants(self, facts: Facts) -> bool:
         """Whether a job in this state belongs to it."""
-        return self.status in {"", facts.status} and self.provider in {"", facts.provider}
+        return (
+            self.status in {"", facts.status}
+            and self.provider in {"", facts.provider}
+            and self.batch in {"", facts.batch}
+        )
 
 
 STATUS_AFTER: Final[dict[str, Status]] = {
@@ -103,9 +108,14 @@ class _Target(Struct):
     provider: str
 
 
+class _Batch(Struct):
+    id: str
+
+
 class _Route(Struct):
     route: list[_Target] = []
     target: _Target | None = None
+    batch: _Batch | None = None
 
 
 _route = msgspec.json.Decoder(_Route).decode
@@ -113,7 +123,7 @@ _route = msgspec.json.Decoder(_Route).decode
 
 def facts_after(facts: Facts, event: Recorded) -> Facts:
     """What holds of a job after one more event. One that this release does not know changes nothing."""
-    status, provider = STATUS_AFTER.get(event.type, facts.status), facts.provider
+    status, provider, batch = STATUS_AFTER.get(event.type, facts.status), facts.provider, facts.batch
     if event.type in _ROUTED:
         try:
             said = _route(event.data)
@@ -121,7 +131,8 @@ def facts_after(facts: Facts, event: Recorded) -> Facts:
             return facts
         targets = [said.target] if said.target is not None else said.route
         provider = targets[0].provider if targets else provider
-    return Facts(status, provider)
+        batch = said.batch.id if said.batch is not None else batch
+    return Facts(status, provider, batch)
 
 
 # ── what is told ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -23,7 +23,7 @@ from rushes.api.rest import CHUNK_BYTES, answer, content_of, idempotency_key, qu
 from rushes.faults import BadRequest, CommandRejected, Fault, NotFound, bad
 from rushes.studio import Studio
 from rushes.units import Billed, Money
-from rushes.video import JobsQuery, JobView, Kind, MediaInput, Status, VideoRequest, decode
+from rushes.video import JSON, JobsQuery, JobView, Kind, MediaInput, Status, TakeKind, VideoRequest, decode
 
 MAX_TEXT_BYTES: Final = 256 * 1024  # of one field of a form
 PAGE: Final = 100  # jobs that are looked at together for a list
@@ -73,9 +73,9 @@ class VideosQuery(Strict, frozen=True, kw_only=True):
 
 
 class VariantQuery(Strict, frozen=True, kw_only=True):
-    """There is the clip itself, and neither thumbnail nor sprites."""
+    """The clip itself, or a picture beside it: of jobs that asked their provider for one, at POST /v1/jobs."""
 
-    variant: Literal["video", "thumbnail", "spritesheet"] = "video"
+    variant: TakeKind = "video"
 
 
 class VideoError(Struct, frozen=True, kw_only=True):
@@ -186,13 +186,14 @@ class OpenAIShape:
         return answer(VideoDeleted(id=view.id))
 
     async def content(self, request: web.Request) -> web.StreamResponse:
-        """The clip's bytes, whole or a range of them."""
+        """The bytes of the clip, or of a picture beside it, whole or a range of them."""
         asked = query(request, VariantQuery)
         view = await self._shown(request)
-        if asked.variant != "video":
+        take = next((take for take in view.takes if take.kind == asked.variant), None)
+        if take is not None:
+            return content_of(view, take, request)
+        if asked.variant != "video" and (view.ended or asked.variant not in _pictures(view)):
             raise bad("variant", f"There is no {asked.variant} here: ask for the video.", "unsupported_feature")
-        if view.takes:
-            return content_of(view, view.takes[0], request)
         if view.ended:
             raise NotFound(f"Video {view.id} has no content: it failed.", job_id=view.id, billed=view.billed)
         detail = f"Video {view.id} is not completed yet: ask again when it is."
@@ -293,6 +294,12 @@ def _wanted(body: CreateBody, files: tuple[MediaInput, ...]) -> VideoRequest:
 def _in_their_words(fault: Fault) -> Fault:
     name = "input_reference" if fault.field.startswith("inputs") else THEIRS.get(fault.field, fault.field)
     return replace(fault, field=name)
+
+
+def _pictures(view: JobView) -> list[JSON]:
+    """The variants that its provider was asked for beside the video."""
+    wanted = view.request.provider_options.get("variants")
+    return wanted if isinstance(wanted, list) else []
 
 
 def _error(view: JobView) -> VideoError | None:

@@ -19,6 +19,7 @@ from rushes.api.rest import query
 from rushes.api.shapes import OPENAI, SEED, OpenAIProblem, SeedProblem
 from rushes.api.sse import JobStreamQuery, StreamQuery
 from rushes.video import (
+    MAX_KEY,
     BatchView,
     EstimateView,
     EventView,
@@ -38,7 +39,7 @@ KEY: Final[Json] = {
     "name": "Idempotency-Key",
     "in": "header",
     "description": "The same key with the same request gives the same answer, and is paid once.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY},
 }
 PREFER: Final[Json] = {
     "name": "Prefer",

@@ -7,12 +7,12 @@ A conversation over the socket (subprotocol `rushes.v1.json`, one JSON object a 
 
     client  hello{token?}                                within five seconds
     server  welcome{epoch, position, heartbeat_s}
-    client  subscribe{id: "a", job?, jobs?, status?, provider?, from?}    `from` is exclusive; without it: from now on
+    client  subscribe{id: "a", job?, jobs?, batch?, status?, provider?, from?}    `from` is exclusive; without it: now
     server  subscribed{id: "a", recovered, snapshot, snapshots, partial, position}
-    server  events{sub: "a", upto, items: [{position, job_id, version, type, at, data}, …]}   again and again
+    server  events{sub: "a", upto, items: [{position, job_id, version, type, at, data, traceparent?}, …]}   again
     server  caught_up{sub: "a", position}                when the end of the log was reached
     client  command{id: "b", name, args?, idempotency_key?}
-    server  result{id: "b", name, job, replayed}         or error{id: "b", code, message, billed, …}
+    server  result{id: "b", name, job | batch, replayed} or error{id: "b", code, message, billed, …}
     server  heartbeat{position}                          every heartbeat_s
 
 A client that remembers `epoch` and the last `upto` (or `caught_up` position) subscribes again from there after any
@@ -37,7 +37,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from rushes.api.statuses import TABLE
 from rushes.faults import BadRequest, Code, Fault, RushesError
 from rushes.units import Billed
-from rushes.video import BatchedRequest, JobView, Status, fault_of
+from rushes.video import MAX_BATCH, BatchedRequest, BatchView, JobView, Status, fault_of
 
 SUBPROTOCOL: Final = "rushes.v1.json"
 MAX_JOBS: Final = 100  # in one subscription's list
@@ -85,11 +85,12 @@ class Hello(FromClient, frozen=True, kw_only=True, tag="hello"):
 
 
 class Subscribe(FromClient, frozen=True, kw_only=True, tag="subscribe"):
-    """Follow one job, some, or all. All that is given must hold of a job: before an event, or after it."""
+    """Follow one job, some, a batch's, or all. All that is given must hold of a job: before an event, or after it."""
 
     id: Id  # the client's own name for it
     job: str | None = None
     jobs: Annotated[tuple[str, ...], Meta(min_length=1, max_length=MAX_JOBS)] | None = None
+    batch: str | None = None  # also those of its jobs that begin later, when it is sent again
     status: Status | None = None
     provider: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
     start: Cursor | Literal["now", "start"] = field(default="now", name="from")
@@ -106,7 +107,7 @@ class Ping(FromClient, frozen=True, kw_only=True, tag="ping"):
     """Are you there? For clients that cannot send the protocol's own pings."""
 
 
-CommandName: TypeAlias = Literal["generate", "show", "poll", "cancel", "collect"]
+CommandName: TypeAlias = Literal["generate", "show", "poll", "cancel", "collect", "submit_batch", "batch"]
 
 
 class Command(FromClient, frozen=True, kw_only=True, tag="command"):
@@ -116,8 +117,8 @@ class Command(FromClient, frozen=True, kw_only=True, tag="command"):
     name: CommandName
     args: msgspec.Raw = field(
         default_factory=lambda: msgspec.Raw(b"{}")
-    )  # by name: VideoRequest, JobArgs, CancelArgs, CollectArgs
-    idempotency_key: str | None = None  # of generate alone
+    )  # by name: VideoRequest, JobArgs, CancelArgs, CollectArgs, BatchBody, BatchArgs
+    idempotency_key: str | None = None  # of generate and submit_batch alone
 
 
 ClientFrame: TypeAlias = Hello | Subscribe | Unsubscribe | Command | Ping
@@ -182,8 +183,9 @@ class Subscribed(FromServer, frozen=True, kw_only=True, tag="subscribed"):
 
     For one job `snapshot` shows it, unless it cannot be read. Without `from` it shows the job exactly as it was at
     `position`. With an older `from` it is newer than that: events up to `snapshot.version` are contained in it already.
-    For several jobs `snapshots` shows them, in the order of the list, or those that changed last first. Every snapshot
-    is at least as new as `position`, unless `from` is newer: events up to its `version` are contained in it.
+    For several jobs `snapshots` shows them, in the order of the list, or those that changed last first; of a batch
+    those that GET /v1/batches/{id} names. Every snapshot is at least as new as `position`, unless `from` is newer:
+    events up to its `version` are contained in it.
     """
 
     id: str
@@ -231,12 +233,13 @@ class Heartbeat(FromServer, frozen=True, kw_only=True, tag="heartbeat"):
 
 
 class Result(FromServer, frozen=True, kw_only=True, tag="result"):
-    """A command was carried out: the job as it is now."""
+    """A command was carried out: the job, or the batch, as it is now."""
 
     id: str
     name: CommandName
-    job: JobView
-    replayed: bool = False  # the idempotency key had begun it before
+    job: JobView | None = None
+    batch: BatchView | None = None  # of submit_batch and batch
+    replayed: bool = False  # the idempotency key had begun it before, or all of the batch
 
 
 class ProblemError(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -278,7 +281,7 @@ class Strict(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class BatchBody(Strict, frozen=True, kw_only=True):
     """What is begun together, or not at all."""
 
-    requests: Annotated[tuple[BatchedRequest, ...], Meta(min_length=1, max_length=100)]
+    requests: Annotated[tuple[BatchedRequest, ...], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
 class CancelBody(Strict, frozen=True, kw_only=True):
@@ -297,6 +300,12 @@ class JobArgs(Strict, frozen=True, kw_only=True):
     """Which job a command over the socket is about."""
 
     job: str
+
+
+class BatchArgs(Strict, frozen=True, kw_only=True):
+    """Which batch a command over the socket is about."""
+
+    batch: str
 
 
 class CancelArgs(CancelBody, frozen=True, kw_only=True):

@@ -43,6 +43,7 @@ from rushes.video import (
     TakeView,
     VideoRequest,
     decode,
+    ending_of,
     fault_of,
 )
 
@@ -212,8 +213,8 @@ class Rest:
         """A take's bytes, whole or a range of them."""
         asked = query(request, ContentQuery)
         view = await self._studio.show(_id(request), tenant_of(request))
-        if asked.take < len(view.takes):
-            return content_of(view, view.takes[asked.take], request)
+        if (take := view.take(asked.take)) is not None:
+            return content_of(view, take, request)
         if view.ended:
             detail = f"Job {view.id} has no take {asked.take}: it has {len(view.takes)}."
             raise NotFound(detail, job_id=view.id, billed=view.billed)
@@ -326,7 +327,7 @@ def content_of(view: JobView, take: TakeView, request: web.Request) -> web.Strea
     if wanted and not _names(wanted, tag):
         detail = "The take is not the one that If-Match names."
         raise Refused(412, "conflict", detail, job_id=view.id, billed=view.billed)
-    return Content(take, f"{view.id}-{take.index}.mp4")
+    return Content(take, f"{view.id}-{take.index}.{ending_of(take.media_type)}")
 
 
 def _names(header: Iterable[str], tag: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from rushes.api.feed import Filter
 from rushes.api.protocol import Cursor, Subscribe, Subscribed
@@ -64,14 +65,28 @@ class Selection:
 
     async def look(self, frame: Subscribe, tenant: str) -> Seen:
         """What is subscribed to, and how it is. Raises BadRequest, NotFound or Unavailable."""
-        if frame.job is not None and frame.jobs is not None:
-            raise bad("jobs", "Give one of 'job' and 'jobs': a list of one job is a list too.")
-        names = frame.jobs if frame.job is None else (frame.job,)
-        if names is None:
+        named = [name for name in ("job", "jobs", "batch") if getattr(frame, name) is not None]
+        if not named:
             return await self._look_around(frame, tenant)
+        if len(named) > 1:
+            raise bad(named[1], f"Give one of 'job', 'jobs' and 'batch', not {named[0]!r} and {named[1]!r} together.")
         if frame.snapshots:
             raise bad("snapshots", "Jobs that are named are all shown: leave 'snapshots' out.")
-        return await self._look_at(names, frame, tenant)
+        if frame.batch is not None:
+            return await self._look_into(frame.batch, frame, tenant)
+        return await self._look_at((frame.job,) if frame.job is not None else frame.jobs or (), frame, tenant)
+
+    async def _look_into(self, batch_id: str, frame: Subscribe, tenant: str) -> Seen:
+        """Its jobs by what the log says of them, not by their names: more of them begin when it is sent again.
+
+        One that nobody has begun a job of is not known, as no answer has told its id: more likely it is mistyped.
+        """
+        now = self._store.position  # what begins while we look is told
+        batch = await self._studio.batch(batch_id, tenant)
+        seen = await self._look_at(batch.jobs, frame, tenant)
+        wanted = replace(seen.wanted, streams=None, batch=batch_id)
+        partial = batch.stale or batch.absent > 0
+        return replace(seen, wanted=wanted, partial=partial, position=min(now, seen.position))
 
     async def _look_around(self, frame: Subscribe, tenant: str) -> Seen:
         wanted = Filter(tenant, None, frame.status or "", frame.provider or "")

@@ -41,6 +41,7 @@ class StreamQuery(Strict, frozen=True, kw_only=True):
 
     job: str | None = None
     jobs: str | None = None  # ids with commas between them
+    batch: str | None = None
     status: Status | None = None
     provider: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
     snapshots: Annotated[int, Meta(ge=0, le=MAX_SNAPSHOTS)] = 0
@@ -72,6 +73,7 @@ class EventStreams:
             "id": SUB,
             "job": asked.job,
             "jobs": asked.jobs.split(",") if asked.jobs is not None else None,
+            "batch": asked.batch,
             "status": asked.status,
             "provider": asked.provider,
             "snapshots": asked.snapshots,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import structlog
 from aiohttp import web
 
 from rushes.api.protocol import Refused
@@ -12,6 +13,7 @@ from rushes.studio import Studio
 
 PATH: Final = "/v1/webhooks/"
 MAX_BODY_BYTES: Final = 2**20
+_log = structlog.get_logger("rushes")
 
 
 def webhook_routes(studio: Studio) -> list[web.RouteDef]:
@@ -36,5 +38,6 @@ async def _whole_body(request: web.Request) -> bytes:
     async for chunk in request.content.iter_any():
         body += chunk
         if len(body) > MAX_BODY_BYTES:
+            _log.warning("callback.refused", provider=request.match_info["provider"], reason="too_large")
             raise Refused(413, "invalid_input", f"A callback has at most {MAX_BODY_BYTES} bytes.")
     return bytes(body)

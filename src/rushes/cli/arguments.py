@@ -45,6 +45,10 @@ exit codes:
    70  a bug in rushes
   130  interrupted; the job goes on with `rushes watch JOB`
 
+of `replay` with --verify, --rerun or --all: 0 all is the same, 1 something diverged, 2 else where it cannot be told
+
+of a batch: 6 where one of its jobs waits for a person, else 1 where one failed, else 5 where one was cancelled
+
 an error that does not say "billed" cost nothing
 """
 
@@ -87,6 +91,7 @@ class Asked(Struct, frozen=True, kw_only=True):
     status: Status | None = None
     phase: str | None = None
     provider: str | None = None
+    batch: str | None = None
     sort: Literal["created", "updated"] = "created"
     order: Literal["desc", "asc"] = "desc"
     after: str | None = None
@@ -104,6 +109,17 @@ class Asked(Struct, frozen=True, kw_only=True):
     scope: list[Scope] = []
     tenant: str = DEFAULT_TENANT
     key: str = ""
+    at: int | None = None
+    step: bool = False
+    break_at: int | None = None
+    bodies: bool = False
+    verify: bool = False
+    rerun: bool = False
+    all_jobs: bool = False
+    since: str | None = None
+    cassette: bool = False
+    replace: bool = False
+    other: str = ""
 
 
 class Parser(argparse.ArgumentParser):
@@ -138,12 +154,17 @@ def parser() -> Parser:
         return made
 
     _generate(verb("generate", "make a video, and wait for it"))
+    _batch(verb("batch", "make many videos, a request a line of a file, and wait for all of them"))
     _request(verb("estimate", "what a video would cost at the most, without making it"))
     _serve(verb("serve", "own the data folder and answer over HTTP and WebSocket"))
     _job(verb("watch", "follow a job to its end; runs it on if nobody does"))
     _list(verb("list", "the newest jobs"))
     _job(verb("show", "one job"))
     _job(verb("events", "a job's history"))
+    _replay(verb("replay", "play a job back: what happened, why, and whether today's code would do the same"))
+    _diff(verb("diff", "two jobs side by side"))
+    _export(verb("export", "write a job into one file, to send to somebody or to keep as a test"))
+    _import(verb("import", "keep a job that was exported elsewhere, to look at it; it never runs"))
     _cancel(verb("cancel", "stop a job"))
     _collect(verb("collect", "fetch what a parked job has paid for; never sends or pays anything"))
     _resubmit(verb("resubmit", "send a parked job again, although it may be paid twice"))
@@ -165,7 +186,10 @@ def _everywhere(parser: Parser, default: str | None) -> None:
     group.add_argument("--data", metavar="DIR", default=default, help="the data folder")
     group.add_argument("--listen", metavar="HOST:PORT", default=default, help="where `serve` answers")
     group.add_argument(
-        "--json", action="store_true", default=default or False, help="one JSON document on stdout (watch: one a line)"
+        "--json",
+        action="store_true",
+        default=default or False,
+        help="one JSON document on stdout (watch, replay --all: one a line)",
     )
 
 
@@ -173,6 +197,17 @@ def _generate(verb: Parser) -> None:
     _request(verb)
     _key(verb)
     _wait(verb)
+
+
+def _batch(verb: Parser) -> None:
+    verb.add_argument(
+        "file",
+        metavar="FILE",
+        help="1 to 100 requests as POST /v1/jobs takes them: a JSON object a line, or one JSON list; - is stdin. "
+        "Where one is wrong, none is begun",
+    )
+    verb.add_argument("--no-wait", action="store_true", help="print the batch's id and leave")
+    _key(verb)
 
 
 def _request(verb: Parser) -> None:
@@ -246,6 +281,7 @@ def _list(verb: Parser) -> None:
     verb.add_argument("--phase", metavar="WORD", help="only these; `parked` is what waits for a person")
     verb.add_argument("--provider", metavar="NAME", help="only its jobs")
     verb.add_argument("--model", metavar="NAME", help="only its jobs, with or without the provider in front")
+    verb.add_argument("--batch", metavar="ID", help="only its jobs")
     verb.add_argument("--sort", choices=("created", "updated"), default="created", help="by when they began or changed")
     verb.add_argument("--order", choices=("desc", "asc"), default="desc", help="`desc`: the latest first")
     verb.add_argument("--after", metavar="PLACE", help="go on there: `next` of the list before (--json)")
@@ -254,6 +290,51 @@ def _list(verb: Parser) -> None:
 
 def _job(verb: Parser) -> None:
     verb.add_argument("job", metavar="JOB", help="the id of a job")
+
+
+def _job_or_file(verb: Parser, dest: str = "job", metavar: str = "JOB|FILE", nargs: str | None = None) -> None:
+    says = "the id of a job, or a file that `rushes export` wrote"
+    verb.add_argument(dest, metavar=metavar, nargs=nargs, default="", help=says)
+
+
+def _replay(verb: Parser) -> None:
+    _job_or_file(verb, nargs="?")
+    look = verb.add_argument_group("to look", "Without any of these: every event, what it changed, and the traffic.")
+    look.add_argument("--bodies", action="store_true", help="also the beginnings of what was said and answered")
+    look.add_argument("--at", metavar="N", type=int, help="all about event N, and the whole state after it")
+    look.add_argument("--step", action="store_true", help="one event after the other, as you press Enter; from --at on")
+    look.add_argument(
+        "--break", dest="break_at", metavar="N", type=int, help="open the debugger where event N was decided, inside it"
+    )
+    held = verb.add_argument_group(
+        "to hold it against today's code", "Nothing is sent or paid. Exit codes: 0 same, 1 diverged, 2 cannot be told."
+    )
+    held.add_argument("--verify", action="store_true", help="decide everything again, and compare with the log")
+    held.add_argument(
+        "--rerun", action="store_true", help="run the whole job again offline, answered from the recorded traffic"
+    )
+    held.add_argument(
+        "--all", dest="all_jobs", action="store_true", help="both for every job of the data folder: before an upgrade"
+    )
+    held.add_argument("--since", metavar="WHEN", help="with --all, jobs begun then or later: 2026-11-01, 7d, 12h, …")
+
+
+def _diff(verb: Parser) -> None:
+    _job_or_file(verb, metavar="A")
+    _job_or_file(verb, "other", "B")
+
+
+def _export(verb: Parser) -> None:
+    _job_or_file(verb)
+    verb.add_argument("-o", "--output", metavar="PATH", required=True, help="the file; with --cassette the folder")
+    verb.add_argument(
+        "--cassette", action="store_true", help="its traffic as a cassette of vcrpy, with a test that plays it offline"
+    )
+
+
+def _import(verb: Parser) -> None:
+    verb.add_argument("file", metavar="FILE", help="what `rushes export` wrote")
+    verb.add_argument("--replace", action="store_true", help="in the place of another recording of the same job")
 
 
 def _cancel(verb: Parser) -> None:
@@ -294,7 +375,8 @@ def _mcp(verb: Parser) -> None:
 
 
 def _doctor(verb: Parser) -> None:
-    verb.add_argument("--ask", action="store_true", help="also ask the providers' servers: for an answer, and the time")
+    help_text = "also ask the providers' servers for an answer and the time, and try the public_url"
+    verb.add_argument("--ask", action="store_true", help=help_text)
 
 
 def _serve(verb: Parser) -> None:

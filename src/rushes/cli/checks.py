@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import ipaddress
 import re
 import shutil
 import time
@@ -16,10 +17,13 @@ from urllib.parse import urlsplit
 import aiohttp
 from msgspec import Struct
 
-from rushes.adapters.base import Adapter
+from rushes.adapters.base import Adapter, read_json
+from rushes.adapters.callbacks import PATH, base_of, verifier_of
 from rushes.api.auth import is_loopback
+from rushes.api.protocol import Problem
 from rushes.cli.screen import size
-from rushes.main import PREFIX, Settings
+from rushes.faults import BadRequest
+from rushes.main import PREFIX, Settings, credentials_of
 
 State = Literal["ok", "warning", "unusable"]
 
@@ -176,3 +180,122 @@ async def _online(session: aiohttp.ClientSession, address: str) -> Check:
         told = f"it is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} {host}"
         return Check("clock", "warning", f"{told}: set it, or signatures and links will not be taken for valid")
     return Check("clock", "ok", f"it agrees with {host}")
+
+
+# ── callbacks ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+PUBLIC: Final = "public_url"
+HERE_ALONE: Final = (".localhost", ".local", ".internal", ".home.arpa", ".lan")  # names that mean nothing elsewhere
+ANSWER_BYTES: Final = 65_536
+PROBLEM: Final = "urn:rushes:problem:"
+FORWARD: Final = f"have the proxy forward POST {PATH}… to `rushes serve`, and the Host that was asked for with it"
+
+
+def callbacks(public_url: str, adapters: Mapping[str, Adapter], environ: Mapping[str, str]) -> list[Check]:
+    """What is wrong with where providers shall call back, and with the secrets that they sign with. Nobody is asked."""
+    hooks = {name: hook for name, one in adapters.items() if (hook := one.capabilities.webhook) is not None}
+    checks = [_public_url(public_url, ", ".join(hooks))]
+    for name, hook in hooks.items():
+        if secret := environ.get(hook.env, ""):
+            try:
+                verifier_of(hook, secret)
+            except BadRequest as error:
+                checks.append(Check(hook.env, "unusable", error.detail))
+            else:
+                unused = f"no provider is asked to call back: set {PREFIX}PUBLIC_URL too, or unset it"
+                checks += [] if public_url else [Check(hook.env, "warning", unused)]
+        elif public_url and credentials_of({name: adapters[name]}, environ):
+            told = f"not set: callbacks of {name} are known by their address alone; with it they must be signed as well"
+            checks.append(Check(hook.env, "ok", told))
+    return checks
+
+
+def _public_url(public_url: str, callers: str) -> Check:
+    if not public_url:
+        return Check(PUBLIC, "ok", "not set: no provider is asked to call back")
+    if wrong := _wrong_address(public_url):
+        return Check(PUBLIC, "unusable", wrong)
+    base, host = base_of(public_url)
+    if _is_here_alone(host):
+        told = f"{host} means nothing outside this machine or its network: give a name that providers can reach"
+        return Check(PUBLIC, "warning", f"{told}; only emulators here can call it")
+    if PATH.rstrip("/") in base:
+        return Check(PUBLIC, "warning", f"it holds {PATH}, which is put behind it anyway: take that away")
+    return Check(PUBLIC, "ok", f"{base}: `rushes serve`, and no other verb, asks {callers} to call back")
+
+
+def _wrong_address(public_url: str) -> str:
+    """Why nobody could start with it, and what to do; empty where it can be used."""
+    try:
+        base_of(public_url)
+    except BadRequest as error:
+        told = error.detail
+    else:
+        return ""
+    scheme, _, rest = public_url.partition("://")
+    if not rest:
+        return "it is no whole address: write it as https://HOST"
+    if scheme == "http":
+        return "providers call over https:// alone: put a proxy with TLS before the server, and give its address"
+    if set("?#") & set(rest):
+        return "there is a query or a fragment in it, and every callback has its own: take it away"
+    return told
+
+
+def _is_here_alone(host: str) -> bool:
+    """Whether a host can be found from this machine or its network alone, as far as its name tells."""
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return "." not in host or host.endswith(HERE_ALONE)
+
+
+async def callbacks_online(public_url: str, adapters: Mapping[str, Adapter], server: str) -> list[Check]:
+    """Whether a callback would come in, as far as that can be seen from here.
+
+    What is asked is refused by a good server: the address has no code. `server` is where ours answers; empty: nowhere.
+    """
+    name = next((name for name, one in adapters.items() if one.capabilities.webhook is not None), "")
+    if not (public_url and name) or _wrong_address(public_url):
+        return []
+    if not server:
+        return [Check("callbacks", "ok", "not tried: no server runs that would hear them")]
+    base, _ = base_of(public_url)
+    timeout = aiohttp.ClientTimeout(total=ASK_S)
+    try:
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            state, told = _called(*await _said(session, "POST", f"{base}{PATH}{name}"))
+            if state == "ok" and (await _said(session, "GET", f"{base}/v1/jobs/doctor"))[1] == "not_found":
+                state = "warning"
+                told = f"it lets anybody in, not callbacks alone, and there are no keys: {FORWARD}, and nothing else"
+    except aiohttp.ClientSSLError as error:
+        state = "warning"
+        told = f"its TLS is not good ({type(error).__name__}): put a proxy with a good certificate before the server"
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        state = "warning"
+        told = f"it cannot be reached ({type(error).__name__}): look at its name, at the proxy and at a firewall"
+    return [Check("callbacks", state, told)]
+
+
+async def _said(session: aiohttp.ClientSession, method: str, url: str) -> tuple[int, str]:
+    """The status, and the code of the problem where it was rushes that told one."""
+    async with session.request(method, url, allow_redirects=False) as reply:
+        body = bytearray()
+        async for chunk in reply.content.iter_any():
+            body += chunk
+            if len(body) > ANSWER_BYTES:
+                break
+    problem = read_json(bytes(body), Problem)
+    return reply.status, problem.code if problem and problem.type.startswith(PROBLEM) else ""
+
+
+def _called(status: int, code: str) -> tuple[State, str]:
+    """What the answer to a callback without a code means."""
+    if code == "forbidden":
+        return "ok", "rushes answers there, as far as can be seen from this machine"
+    if code:
+        told = f"rushes answers there, and takes nothing for a callback ({status} {code})"
+        return "warning", f"{told}: start `rushes serve` with this public_url, and {FORWARD}"
+    if 300 <= status < 400:
+        return "warning", f"it leads elsewhere ({status}), which providers do not follow: give where that ends instead"
+    return "warning", f"it is not rushes that answers there ({status}): {FORWARD}"

@@ -10,18 +10,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rushes import media
+from rushes import flight, media
 from rushes.adapters.base import Adapter
 from rushes.api.app import WAYS_OUT, address
 from rushes.api.auth import is_loopback, stored
 from rushes.cli.arguments import Asked, Exit
-from rushes.cli.checks import Check, disk, providers_online, variables
+from rushes.cli.checks import Check, callbacks, callbacks_online, disk, providers_online, variables
 from rushes.cli.desk import reading
 from rushes.cli.screen import Screen, aligned, size
 from rushes.eventstore.base import StoreError
 from rushes.eventstore.lock import holder
 from rushes.eventstore.sqlite import SAFE_SQLITE, SqliteStore
-from rushes.faults import MCP_EXTRA, MEDIA_EXTRA, AccessDenied, RushesError
+from rushes.faults import MCP_EXTRA, MEDIA_EXTRA, AccessDenied, RushesError, Unavailable
 from rushes.main import Settings, base_urls_of, credentials_of, installed_adapters
 
 
@@ -31,13 +31,16 @@ async def doctor(asked: Asked, settings: Settings, screen: Screen) -> Exit:
     checks = [_python(), _sqlite(), _folder(settings.folder), disk(settings.folder), _owner(settings.folder)]
     checks += [_keys(settings), await _log(settings), await _history(settings.log_file), _flight(settings)]
     checks += [*_extras(), *_adapters(adapters), *variables(adapters, os.environ)]
+    checks += callbacks(settings.public_url, adapters, os.environ)
     if asked.ask:
         checks += await providers_online(_addresses(adapters))
+        owner = holder(settings.folder)
+        checks += await callbacks_online(settings.public_url, adapters, owner.url if owner else "")
     usable = all(check.state != "unusable" for check in checks)
     found = {"ok": usable, "checks": checks}
     screen.result(found, aligned([(check.state, check.name, check.detail) for check in checks]))
     if not asked.ask:
-        screen.note("`rushes doctor --ask` also asks the providers' servers: for an answer, and for the time.")
+        screen.note("`rushes doctor --ask` also asks the providers' servers, and whether callbacks would come in.")
     return Exit.OK if usable else Exit.TROUBLE
 
 
@@ -114,6 +117,13 @@ def _flight(settings: Settings) -> Check:
         size_bytes = settings.flight_file.stat().st_size
     except OSError:
         return Check("flight record", "ok", "none yet")
+    try:
+        flight.read(settings.flight_file, "")
+    except Unavailable as error:
+        return Check("flight record", "warning", error.detail)
+    if (aside := flight.aside_of(settings.flight_file)).exists():
+        why = "it was damaged, or of a newer release; look into it or delete it"
+        return Check("flight record", "warning", f"one was put aside as {aside}: {why}")
     return Check("flight record", "ok", f"{size(size_bytes)} of at most {size(settings.flight_max_bytes)}")
 
 

@@ -11,8 +11,9 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
-from rushes.cli import upkeep, verbs
+from rushes.cli import replay, upkeep, verbs
 from rushes.cli.arguments import Asked, Exit, parse
+from rushes.cli.batch import batch
 from rushes.cli.doctor import doctor
 from rushes.cli.emulate import emulate
 from rushes.cli.keys import keys
@@ -25,12 +26,17 @@ from rushes.units import Billed
 
 VERBS: Final[Mapping[str, Callable[[Asked, Settings, Screen], Awaitable[Exit]]]] = {
     "generate": verbs.generate,
+    "batch": batch,
     "estimate": verbs.estimate,
     "serve": verbs.serve,
     "watch": verbs.watch,
     "list": verbs.list_jobs,
     "show": verbs.show,
     "events": verbs.events,
+    "replay": replay.replay,
+    "diff": replay.diff,
+    "export": replay.export,
+    "import": replay.import_,
     "cancel": verbs.cancel,
     "collect": verbs.collect,
     "resubmit": verbs.resubmit,
@@ -45,7 +51,9 @@ VERBS: Final[Mapping[str, Callable[[Asked, Settings, Screen], Awaitable[Exit]]]]
     "backup": upkeep.backup,
     "restore": upkeep.restore,
 }
-SPENDING: Final = frozenset({"generate", "serve", "mcp", "watch", "cancel", "collect", "resubmit", "give-up", "retry"})
+SPENDING: Final = frozenset(
+    {"generate", "batch", "serve", "mcp", "watch", "cancel", "collect", "resubmit", "give-up", "retry"}
+)
 EXITS: Final[Mapping[Code, Exit]] = {
     "invalid_input": Exit.BAD_INPUT,
     "unsupported_feature": Exit.BAD_INPUT,
@@ -64,7 +72,9 @@ OPTIONS: Final[Mapping[str, str]] = {
     **{name: f"--{name.replace('_', '-')}" for name in Asked.__struct_fields__},
     "prompt": "PROMPT",
     "file": "FILE",
+    "requests": "FILE",
     "names": "NAME",
+    "break_at": "--break",
     "name": "NAME",
     "duration_seconds": "--duration",
     "generate_audio": "--audio",

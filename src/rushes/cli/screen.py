@@ -57,9 +57,9 @@ class Screen:
         sentence = f"rushes: {about}{detail}"
         self._write(self._err, msgspec.json.encode(complaint).decode() if self.as_json else plain(sentence))
 
-    def progress(self, usual_s: float | None = None) -> Progress:
-        """A progress line on stderr. `usual_s`: how long such jobs took before."""
-        return Progress(self._err, usual_s, silent=self.as_json)
+    def progress(self, usual_s: float | None = None, names: Sequence[str] = ()) -> Progress:
+        """Progress on stderr. `usual_s`: how long such jobs took before; `names`: those of a batch's requests."""
+        return Progress(self._err, usual_s, names, silent=self.as_json)
 
     @staticmethod
     def _write(stream: TextIO, text: str) -> None:
@@ -68,24 +68,28 @@ class Screen:
 
 
 class Progress:
-    """One line, rewritten in place on a terminal; elsewhere a new line whenever something changed."""
+    """A line a job, rewritten in place on a terminal; elsewhere a new line whenever something changed."""
 
-    def __init__(self, stream: TextIO, usual_s: float | None = None, *, silent: bool = False) -> None:
+    def __init__(
+        self, stream: TextIO, usual_s: float | None = None, names: Sequence[str] = (), *, silent: bool = False
+    ) -> None:
+        """`names`: of the requests of a batch, by their places in it; empty where there is one job alone."""
         self._stream, self._silent, self._tty = stream, silent, stream.isatty()
-        self._usual_s = usual_s
-        self._view: JobView | None = None
-        self._shown: tuple[str, int | None] | None = None
+        self._usual_s, self._names = usual_s, names
+        self._views: dict[str, JobView] = {}
+        self._shown: dict[str, tuple[str, int | None]] = {}
+        self._drawn = 0  # lines
 
     def show(self, view: JobView) -> None:
-        """Show the job as it is now."""
-        self._view = view
+        """Show a job as it is now."""
+        self._views[view.id] = view
         if self._silent:
             return
         if self._tty:
             self._draw()
-        elif self._shown != (shown := (view.phase, view.progress)):
-            self._shown = shown
-            self._stream.write(f"{progress_line(view, time.time(), self._usual_s)}\n")
+        elif self._shown.get(view.id) != (shown := (view.phase, view.progress)):
+            self._shown[view.id] = shown
+            self._stream.write(f"{self._line(view)}\n")
             self._stream.flush()
 
     @contextlib.contextmanager
@@ -108,10 +112,29 @@ class Progress:
             self._draw()
 
     def _draw(self) -> None:
-        if self._view is not None:
-            line = progress_line(self._view, time.time(), self._usual_s)[: shutil.get_terminal_size().columns - 1]
-            self._stream.write(f"\r\x1b[K{line}")
-            self._stream.flush()
+        terminal = shutil.get_terminal_size()
+        lines = self._lines(terminal.lines - 2)
+        up = f"\x1b[{self._drawn - 1}A" if self._drawn > 1 else ""
+        self._stream.write(up + "\n".join(f"\r\x1b[K{line[: terminal.columns - 1]}" for line in lines))
+        self._stream.flush()
+        self._drawn = len(lines)
+
+    def _lines(self, room: int) -> list[str]:
+        """A batch has a line above it. Where not all have room, those that have ended give theirs up."""
+        views = sorted(self._views.values(), key=_place)
+        if not self._names:
+            return [self._line(view) for view in views]
+        head = f"{sum(map(at_rest, views))} of {len(self._names)} done"
+        shown = views if len(views) <= room else sorted(views, key=at_rest)[:room]
+        return [head, *(self._line(view) for view in shown)]
+
+    def _line(self, view: JobView) -> str:
+        name = f"{self._names[_place(view)]:>8}  " if self._names else ""
+        return name + progress_line(view, time.time(), self._usual_s)
+
+
+def _place(view: JobView) -> int:
+    return view.batch.index if view.batch is not None else 0
 
 
 def at_rest(view: JobView) -> bool:
@@ -191,7 +214,8 @@ def size(size_bytes: int) -> str:
 
 def take_line(take: TakeView) -> str:
     """1280×720, 5 s, 24 fps, 0.6 MB."""
-    facts = [f"{take.width}×{take.height}"] if take.width and take.height else []
+    facts: list[str] = [take.kind] if take.kind != "video" else []
+    facts += [f"{take.width}×{take.height}"] if take.width and take.height else []
     facts += [f"{take.duration_seconds:g} s"] if take.duration_seconds else []
     facts += [f"{take.fps:g} fps"] if take.fps else []
     return ", ".join([*facts, *(["with sound"] if take.has_audio else []), size(take.size_bytes)])

@@ -44,7 +44,7 @@ async def verify(asked: Asked, settings: Settings, screen: Screen) -> Exit:
         raise bad("fix", "Only the data folder's own log can be mended: leave FILE or --fix out.")
     path = settings.log_file if asked.file is None else Path(asked.file)
     listing = Listing(screen)
-    with _interruptible(), _owned(settings.folder) if asked.fix else nullcontext():
+    with interruptible(), _owned(settings.folder) if asked.fix else nullcontext():
         report = upkeep.verify(path, listing, refold, fix=asked.fix)
     found = {"ok": not report.wrong, "file": str(path), **asdict(report), "findings": listing.kept}
     screen.result(found, f"{path}: {_sum(report)}")
@@ -55,7 +55,7 @@ async def backup(asked: Asked, settings: Settings, screen: Screen) -> Exit:
     """Copy the log into a new file."""
     file = Path(asked.file or "").absolute()
     listing = Listing(screen)
-    with _interruptible():
+    with interruptible():
         report = upkeep.backup(settings.log_file, file, listing, refold)
     size_bytes = file.stat().st_size
     found = {"ok": not report.wrong, "file": str(file), "size_bytes": size_bytes, **asdict(report)}
@@ -66,7 +66,7 @@ async def backup(asked: Asked, settings: Settings, screen: Screen) -> Exit:
 async def restore(asked: Asked, settings: Settings, screen: Screen) -> Exit:
     """Put a backup in the log's place. What is made from the log is made anew from this one."""
     listing = Listing(screen)
-    with _interruptible(), _owned(settings.folder):
+    with interruptible(), _owned(settings.folder):
         file = Path(asked.file or "").absolute()
         done = upkeep.restore(file, settings.log_file, listing, refold, accept_loss=asked.accept_loss)
         for ending in ("", "-wal", "-shm"):
@@ -96,7 +96,8 @@ def _owned(folder: Path) -> Generator[None]:
 
 
 @contextmanager
-def _interruptible() -> Generator[None]:
+def interruptible() -> Generator[None]:
+    """Ctrl-C ends what blocks the loop."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield

@@ -93,7 +93,7 @@ async def _wait(view: JobView, says: str, desk: Desk, asked: Asked, screen: Scre
     screen.note(says)
     view = await _follow(view, desk, asked, screen)
     if view.takes and output is not None:
-        await desk.save(view.id, output)
+        await desk.save(view.id, output, view.takes[0].index)
     return _finish(view, screen, output)
 
 
@@ -244,13 +244,22 @@ async def _usual_s(desk: Desk, view: JobView) -> float | None:
 
 def _finish(view: JobView, screen: Screen, output: Path | None = None) -> Exit:
     """Show how it ended."""
-    files = [f"{take_line(take)}\n{output or take.path}" for take in view.takes]
+    paths = [take.path for take in view.takes]
+    if paths and output is not None:  # the first take was copied there
+        paths[0] = str(output)
+    files = [f"{take_line(take)}\n{path}" for take, path in zip(view.takes, paths, strict=True)]
     screen.result(view, "\n".join([f"{view.id} {view.phase}", *files]))
+    return judged(view, screen)
+
+
+def judged(view: JobView, screen: Screen, name: str = "") -> Exit:
+    """The exit code of a job at rest, once it was said what is wrong with it. `name`: which one of several it is."""
     if view.error is not None:
-        screen.complain(Complaint(code=view.error.code, detail=view.error.detail, job_id=view.id, billed=view.billed))
+        told = Complaint(code=view.error.code, detail=view.error.detail, job_id=view.id, billed=view.billed)
+        screen.complain(told, name)
     if view.attention:
         detail = f"{view.attention} A person has to decide."
-        screen.complain(Complaint(code="no_answer", detail=detail, job_id=view.id, billed=view.billed))
+        screen.complain(Complaint(code="no_answer", detail=detail, job_id=view.id, billed=view.billed), name)
     return ENDS.get(view.status, Exit.NEEDS_A_PERSON)
 
 
@@ -290,6 +299,7 @@ async def list_jobs(asked: Asked, settings: Settings, screen: Screen) -> Exit:
             phase=asked.phase,
             provider=asked.provider,
             model=asked.model,
+            batch=asked.batch,
             sort=asked.sort,
             order=asked.order,
             after=asked.after,
@@ -393,7 +403,7 @@ async def serve(asked: Asked, settings: Settings, screen: Screen) -> Exit:
     Whoever is being answered has the same grace as the paid calls. What still hangs after it does not keep us here.
     """
     stop = stop_at_signals(settings.stop_grace_s + HARD_STOP_S)
-    async with open_studio(settings=settings, accept_loss=asked.accept_loss) as studio:
+    async with open_studio(settings=settings, accept_loss=asked.accept_loss, serving=True) as studio:
         keys = Keys(settings.folder)
         origins, limits = settings.allowed_origins, limits_of(settings)
         server = await app.serve(studio, settings.listen, allowed_origins=origins, limits=limits, keys=keys)

@@ -19,7 +19,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, TypedDict, TypeVar, runtime_checkable
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -87,7 +87,7 @@ class Asked(Struct, frozen=True, kw_only=True):
     def said(self, status: str) -> str:
         """A job's status, or what a fault says in its place."""
         rule = self.hit(StatusWord)
-        return rule.word if rule else status
+        return rule.word if rule and not rule.was else status
 
     def hit(self, kind: type[RuleT]) -> RuleT | None:
         """The fault of this kind that strikes this request."""
@@ -141,6 +141,15 @@ class Owed(NamedTuple):
     says: Callable[[float], object]
 
 
+class Usual(TypedDict, total=False):
+    """What every twin can be made with, besides its clip: see `ProviderTwin`."""
+
+    key: str
+    seed: int
+    start_s: float
+    render_s: float
+
+
 class ProviderTwin(ABC):
     """A whole service in one object. `ledger` says what came and what was charged.
 
@@ -153,15 +162,24 @@ class ProviderTwin(ABC):
     base_path: ClassVar[str] = ""  # what a base URL of it ends with, for our adapter and its own SDK alike
     secret: str = ""  # that callbacks are signed with; empty: they are not
     sdk_env: ClassVar[Mapping[str, str]] = {}  # more variables of its SDKs, and what a base URL in each ends with
+    start_s: ClassVar[float] = 1.0  # how long a job waits, where nothing else is said
+    render_s: ClassVar[float] = 8.0  # and how long it runs
 
     def __init__(
-        self, *, clip: bytes, key: str = "", seed: int = 0, start_s: float = 1.0, render_s: float = 8.0
+        self,
+        *,
+        clip: bytes,
+        key: str = "",
+        seed: int = 0,
+        start_s: float | None = None,
+        render_s: float | None = None,
     ) -> None:
         """`clip` is every result; an empty `key` accepts any; a job waits `start_s` and runs `render_s`."""
         self.ledger = Ledger()
         self.below = ""  # the path that it is served below
         self._clip, self._key, self._seed = clip, key, seed
-        self._start_s, self._render_s = start_s, render_s
+        self._start_s = self.start_s if start_s is None else start_s
+        self._render_s = self.render_s if render_s is None else render_s
         self._drawn, self._looks = Counter[str](), Counter[str]()
         self._routes = tuple(self.routes())
         self._owed: list[Owed] = []
@@ -181,6 +199,10 @@ class ProviderTwin(ABC):
     @abstractmethod
     def nowhere(self, asked: Asked, *, known: bool) -> Refused:
         """What is said where nothing is; `known`: it is there with another method."""
+
+    def accepts(self, key: str | None) -> bool:
+        """Whether this is the key. Where there is none, anything is, also nothing."""
+        return self._key in ("", key)
 
     def env(self, url: str, folder: Path) -> Mapping[str, str]:  # noqa: ARG002
         """Variables that hold a key which it will accept at `url`; files that they name go into the folder.
@@ -202,7 +224,8 @@ class ProviderTwin(ABC):
         except Refused as refused:
             reply = self.refusal(refused)
         line.status = reply.status
-        return reply
+        rule = asked.hit(StatusWord)
+        return _renamed(reply, rule.was, rule.word) if rule and rule.was else reply
 
     def answer(self, asked: Asked) -> Response:
         """Find who answers. Raises Refused."""
@@ -314,22 +337,34 @@ class ProviderTwin(ABC):
         self._looks[job] += 1
         return self._looks[job] <= rule.looks
 
-    def result(self, asked: Asked) -> Response:
-        """The clip, or the part of it that is asked for."""
-        digest, size = hashlib.md5(self._clip, usedforsecurity=False).hexdigest(), len(self._clip)
-        about = {"content-type": "video/mp4", "accept-ranges": "bytes", "etag": f'"{digest}"'}
+    def result(self, asked: Asked, picture: bytes | None = None, media_type: str = "video/mp4") -> Response:
+        """The clip, or a picture in its place, or the part of it that is asked for."""
+        content = self._clip if picture is None else picture
+        digest, size = hashlib.md5(content, usedforsecurity=False).hexdigest(), len(content)
+        about = {"content-type": media_type, "accept-ranges": "bytes", "etag": f'"{digest}"'}
         if not (part := re.fullmatch(r"bytes=(\d+)-(\d*)", asked.headers.get("range", ""))):
-            return Response(status=200, body=self._clip, headers=about)
+            return Response(status=200, body=content, headers=about)
         first, last = int(part[1]), min(int(part[2] or size), size - 1)
         if first > last:
             return Response(status=416, headers={**about, "content-range": f"bytes */{size}"})
         about["content-range"] = f"bytes {first}-{last}/{size}"
-        return Response(status=206, body=self._clip[first : last + 1], headers=about)
+        return Response(status=206, body=content[first : last + 1], headers=about)
+
+
+def _renamed(reply: Response, old: str, new: str) -> Response:
+    """The answer with another word wherever that one stands alone."""
+    body = reply.body.replace(msgspec.json.encode(old), msgspec.json.encode(new))
+    return msgspec.structs.replace(reply, body=body)
 
 
 def shipped_clip() -> bytes:
     """A real video: two seconds of 320×180, H.264 in an MP4."""
-    return (files(__package__ or "") / "clip.mp4").read_bytes()
+    return shipped("clip.mp4")
+
+
+def shipped(name: str) -> bytes:
+    """A file that stands beside this one."""
+    return (files(__package__ or "") / name).read_bytes()
 
 
 def as_json(status: int, content: object, headers: Mapping[str, str] | None = None, *, before: bytes = b"") -> Response:

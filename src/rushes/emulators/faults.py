@@ -115,10 +115,14 @@ class FailedJob(Rule, frozen=True, kw_only=True, tag="failed"):
 
 
 class StatusWord(Rule, frozen=True, kw_only=True, tag="status_word"):
-    """The job is in another status than it is: one that nobody knows, or that it had before."""
+    """The job is in another status than it is: one that nobody knows, or that it had before.
+
+    `was`: that word alone is another, and the rest of the answer is as it is; as where a provider renames one.
+    """
 
     strikes: ClassVar[Flow | None] = "status"
     word: Annotated[str, Meta(min_length=1)]
+    was: str = ""
 
 
 class DuplicateId(Rule, frozen=True, kw_only=True, tag="duplicate_id"):

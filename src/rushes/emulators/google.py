@@ -14,7 +14,8 @@ Versions in paths may be v1, v1beta and v1beta1. Time is what the caller says it
 `render_s`. A prompt with the word "forbidden" is made and withheld, "partly" is withheld of one take, "refused" is not
 begun, "broken" fails. Buckets are whichever are named, and what they hold was written by Veo alone.
 
-What nobody has seen of the real ones is a choice here: the text of a refusal of Omni's, and ids of its interactions.
+What nobody has seen of the real ones is a choice here: the text of a refusal of Omni's, ids of its interactions, and
+that a clip which was withheld costs nothing, also where others of its request were not.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class GoogleTwin(ProviderTwin):
         key = asked.headers.get("x-goog-api-key") or asked.query.get("key")
         if not key:
             raise Refused(403, "The request is missing a valid API key.")
-        if self._key not in ("", key):
+        if not self.accepts(key):
             raise Refused(400, "API key not valid. Please pass a valid API key.")
 
 
@@ -167,10 +168,12 @@ class PredictTwin(GoogleTwin):
 
     models: ClassVar[frozenset[str]]
     vertex: ClassVar[bool]
+    start_s = 5.0
+    render_s = 60.0
 
-    def __init__(self, *, start_s: float = 5.0, render_s: float = 60.0, **more: Any) -> None:
+    def __init__(self, **more: Any) -> None:
         """See ProviderTwin."""
-        super().__init__(start_s=start_s, render_s=render_s, **more)
+        super().__init__(**more)
         self.jobs: dict[str, Job] = {}
         self.bodies: list[Mapping[str, Any]] = []
 
@@ -201,7 +204,7 @@ class PredictTwin(GoogleTwin):
         if job.takes and not job.error:
             seconds = 7 if "video" in instance else cast("int", told.get("durationSeconds", 8))
             table = next(cents for word, cents in CENTS.items() if word in model)
-            amount = seconds * count * table[str(told.get("resolution", "720p"))] * 10_000
+            amount = seconds * len(job.takes) * table[str(told.get("resolution", "720p"))] * 10_000
             self.charge(job.name, asked.now, amount / 1_000_000, amount, model)
         return as_json(200, {"name": job.name})
 
@@ -340,7 +343,7 @@ class VeoTwin(PredictTwin):
         if token is None:
             raise Refused(401, "Request is missing required authentication credential.")
         until = self._tokens.get(token)
-        if until is None and self._key not in ("", token):
+        if until is None and not self.accepts(token):
             raise Refused(401, "Request had invalid authentication credentials.")
         if until is not None and asked.now >= until:
             raise Refused(401, "Request had invalid authentication credentials: the token has expired.")
@@ -510,16 +513,12 @@ class OmniTwin(FilesTwin):
     unit = "s"
     can: ClassVar = FilesTwin.can | {"status_word"}
 
-    def __init__(
-        self,
-        *,
-        start_s: float = 3.0,
-        render_s: float = 45.0,
-        delivery: Literal["uri", "inline"] = "uri",
-        **more: Any,
-    ) -> None:
+    start_s = 3.0
+    render_s = 45.0
+
+    def __init__(self, *, delivery: Literal["uri", "inline"] = "uri", **more: Any) -> None:
         """`delivery` is how polls tell a clip: some were seen to hold it though an address was wished."""
-        super().__init__(start_s=start_s, render_s=render_s, **more)
+        super().__init__(**more)
         self._delivery = delivery
         self.interactions: dict[str, Interaction] = {}
         self.bodies: list[Mapping[str, Any]] = []

@@ -25,14 +25,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import permutations
-from typing import ClassVar, Final, Literal, cast
+from typing import ClassVar, Final, Literal, Unpack, cast
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from rushes.adapters.base import Inline, Response
 from rushes.emulators import base
-from rushes.emulators.base import Asked, ProviderTwin, Route, as_json
+from rushes.emulators.base import Asked, ProviderTwin, Route, Usual, as_json
 from rushes.emulators.faults import DuplicateId, ExpiredUrl
 
 FILES_S: Final = 30 * 86_400.0
@@ -185,26 +185,25 @@ class KlingTwin(ProviderTwin):
     name = "kling"
     unit = "units"
     can: ClassVar = frozenset({"expired_url", "moderated", "failed", "status_word", "duplicate_id", "not_found"})
+    start_s = 5.0
+    render_s = 60.0
 
     def __init__(
         self,
         *,
         clip: bytes,
-        key: str = "",
-        seed: int = 0,
-        start_s: float = 5.0,
-        render_s: float = 60.0,
         link_s: float = FILES_S,
         slots: int | None = None,
         credit: int | None = None,
         unknown: Literal["empty", "refused"] = "empty",
         duplicate: Literal["refused", "same"] = "refused",
+        **usual: Unpack[Usual],
     ) -> None:
-        """`clip` is every result. An empty `key` accepts any key that is none of the old wire's.
+        """An empty `key` accepts any key that is none of the old wire's.
 
         `slots` is how many tasks may be unfinished at once, `credit` how many can be paid; None: any number.
         """
-        super().__init__(clip=clip, key=key, seed=seed, start_s=start_s, render_s=render_s)
+        super().__init__(clip=clip, **usual)
         self.tasks: dict[str, Task] = {}
         self._link_s, self._slots, self._credit = link_s, slots, credit
         self._unknown, self._duplicate = unknown, duplicate
@@ -234,7 +233,7 @@ class KlingTwin(ProviderTwin):
         """A key with two dots is a token of the old wire."""
         if not asked.headers.get("authorization"):
             raise Refused(1001, "Authorization is empty")
-        if asked.key is None or asked.key.count(".") == 2 or self._key not in ("", asked.key):
+        if asked.key is None or asked.key.count(".") == 2 or not self.accepts(asked.key):
             raise Refused(1002, "Authorization is invalid")
 
     def nowhere(self, asked: Asked, *, known: bool) -> Refused:  # noqa: ARG002 - what is not there never came so far

@@ -238,7 +238,7 @@ class KlingLegacyTwin(KlingTwin):
             raise Refused(1002, "Authorization is invalid")
         if asked.key.count(".") == 2:
             self._admit_token(asked.key, asked.now)
-        elif self._key not in ("", asked.key):
+        elif not self.accepts(asked.key):
             raise Refused(1002, "Authorization is invalid")
 
     def _admit_token(self, token: str, now: float) -> None:

@@ -23,7 +23,7 @@ import sys
 import threading
 from base64 import b64decode
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
@@ -31,13 +31,16 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
-from rushes.adapters.base import Inline, Request, Response
+from rushes.adapters.base import Body, Inline, Request, Response
+from rushes.emulators import base
+from rushes.emulators.base import as_json
 from rushes.faults import MEDIA_EXTRA, RushesError
 from rushes.units import AssetRef
 from rushes.video import fault_of
 
 RENDERER: Final = (sys.executable, "-P", "-m", "rushes.media", "render")
-ROUTE: Final = re.compile(r".*/renders(/(?P<id>[a-z0-9_-]{1,80})(?P<output>/output)?)?")
+ID: Final = "[a-z0-9_-]{1,80}"
+ROUTE: Final = re.compile(rf".*/renders(/(?P<id>{ID})(?P<output>/output)?)?")
 DATA_URI: Final = re.compile(r"data:[^,]*;base64,")
 KEPT_TAKES = 50
 
@@ -48,7 +51,7 @@ EvenSide = Annotated[int, Meta(ge=64, le=4096, multiple_of=2)]
 class Order(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The body of POST with its pictures as file names: what the renderer reads."""
 
-    id: Annotated[str, Meta(pattern=r"^[a-z0-9_-]{1,80}\Z")]
+    id: Annotated[str, Meta(pattern=rf"^{ID}\Z")]
     prompt: str = ""
     negative_prompt: str = ""
     seed: Annotated[int, Meta(ge=0)]
@@ -60,6 +63,11 @@ class Order(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     first_frame: str = ""
     style: str = ""
     style_strength: Annotated[float, Meta(ge=0, le=1)] = 1.0
+
+    @property
+    def frames(self) -> int:
+        """How many there will be."""
+        return round(self.seconds * self.fps)
 
 
 class Trouble(Struct, frozen=True, omit_defaults=True):
@@ -81,12 +89,64 @@ class Render(Struct, frozen=True, omit_defaults=True, kw_only=True):
     error: Trouble | None = None
 
 
-class Refused(Exception):
-    """Ends a request with a status and an error in the wire's own shape."""
+class Refused(base.Refused):
+    """An error in the wire's own shape."""
 
     def __init__(self, status: int, code: str, message: str, field: str = "") -> None:
-        super().__init__(message)
-        self.status, self.trouble = status, Trouble(code, message, field)
+        super().__init__(status, {"error": Trouble(code, message, field)})
+
+
+def nowhere() -> Refused:
+    """There is no such address, or not with this method."""
+    return Refused(404, "not_found", "There is nothing at this address.")
+
+
+def unknown(id: str) -> Refused:
+    """No render has this id."""
+    return Refused(404, "not_found", f"There is no render {id!r}.")
+
+
+def taken(id: str) -> Refused:
+    """Another render has this id."""
+    return Refused(409, "conflict", f"The id {id!r} stands for another render.", "id")
+
+
+def without_output(id: str) -> Refused:
+    """The render has no clip: not yet, not any more, or never."""
+    return Refused(404, "not_found", f"The render {id!r} has no output.")
+
+
+def understood(given: Body, content_of: Callable[[AssetRef], bytes]) -> tuple[Order, dict[str, bytes]]:
+    """What is ordered, and its pictures by the names that it gives them. Raises Refused naming the field."""
+    body: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {}
+    pictures: dict[str, bytes] = {}
+    for field in ("first_frame", "style"):
+        if body.get(field):
+            content = _picture(field, body[field], content_of)
+            body[field] = hashlib.sha256(content).hexdigest()
+            pictures[body[field]] = content
+    try:
+        order = msgspec.convert(body, Order)
+    except msgspec.ValidationError as error:
+        fault = fault_of(error, Order)
+        raise Refused(422, "invalid_input", fault.detail, fault.field) from error
+    if "style_strength" in body and not order.style:
+        raise Refused(422, "invalid_input", "A style's strength needs a picture of the style.", "style_strength")
+    if not (order.prompt.strip() or pictures):
+        raise Refused(422, "invalid_input", "Say what to show: a prompt, a picture, or both.", "prompt")
+    return order, pictures
+
+
+def _picture(field: str, given: object, content_of: Callable[[AssetRef], bytes]) -> bytes:
+    """The bytes of a picture: a reference from this process, a data URI from another."""
+    try:
+        if isinstance(given, Inline):
+            return content_of(given.asset)
+        if isinstance(given, str) and (head := DATA_URI.match(given)):
+            return b64decode(given[head.end() :], validate=True)
+    except (RushesError, FileNotFoundError, binascii.Error) as error:
+        raise Refused(422, "invalid_input", f"The picture in {field!r} is not there.", field) from error
+    raise Refused(422, "invalid_input", f"{field!r} takes a picture as a data URI.", field)
 
 
 class Lab:
@@ -118,10 +178,10 @@ class Lab:
             try:
                 return self._answer(request)
             except Refused as refused:
-                return _json(refused.status, {"error": refused.trouble})
+                return as_json(refused.status, refused.content)
             except OSError as error:
                 trouble = Trouble("storage_failed", f"The lab cannot use its folder: {error.strerror}.")
-                return _json(503, {"error": trouble}, {"retry-after": "5"})
+                return as_json(503, {"error": trouble}, {"retry-after": "5"})
 
     def close(self) -> None:
         """End every child. What they worked on is taken up again when a later lab is asked for it."""
@@ -141,21 +201,21 @@ class Lab:
             case "POST", None, _ if where:
                 return self._order(request)
             case "GET", str(id), None:
-                return _json(200, self._view(self._resumed(id), request.url))
+                return as_json(200, self._view(self._resumed(id), request.url))
             case "GET", str(id), str():
                 return self._output(id)
             case "DELETE", str(id), None:
-                return _json(200, self._view(self._stopped(id), request.url))
+                return as_json(200, self._view(self._stopped(id), request.url))
             case _:
-                raise Refused(404, "not_found", "There is nothing at this address.")
+                raise nowhere()
 
     def _order(self, request: Request) -> Response:
         """Take an order on; the same one again changes nothing."""
         self._check_modules()
-        order, pictures = self._understood(request)
+        order, pictures = understood(request.body, lambda asset: self._resolve(asset).read_bytes())
         known = self._find(order.id)
         if known and known != order:
-            raise Refused(409, "conflict", f"The id {order.id!r} stands for another render.", "id")
+            raise taken(order.id)
         if not known:
             folder = self._folder / order.id
             folder.mkdir(exist_ok=True)
@@ -163,42 +223,11 @@ class Lab:
                 _write(folder / name, content)
             _sync(self._folder)
             self._enqueue(order.id)
-        return _json(200 if known else 201, self._view(order, f"{request.url}/{order.id}"))
+        return as_json(200 if known else 201, self._view(order, f"{request.url}/{order.id}"))
 
     def _check_modules(self) -> None:
         if not all(importlib.util.find_spec(name) for name in self._modules):
             raise Refused(422, "extra_missing", MEDIA_EXTRA)
-
-    def _understood(self, request: Request) -> tuple[Order, dict[str, bytes]]:
-        """The order, and its pictures by the names that it gives them."""
-        body: dict[str, Any] = dict(request.body) if isinstance(request.body, dict) else {}
-        pictures: dict[str, bytes] = {}
-        for field in ("first_frame", "style"):
-            if body.get(field):
-                content = self._picture(field, body[field])
-                body[field] = hashlib.sha256(content).hexdigest()
-                pictures[body[field]] = content
-        try:
-            order = msgspec.convert(body, Order)
-        except msgspec.ValidationError as error:
-            fault = fault_of(error, Order)
-            raise Refused(422, "invalid_input", fault.detail, fault.field) from error
-        if "style_strength" in body and not order.style:
-            raise Refused(422, "invalid_input", "A style's strength needs a picture of the style.", "style_strength")
-        if not (order.prompt.strip() or pictures):
-            raise Refused(422, "invalid_input", "Say what to show: a prompt, a picture, or both.", "prompt")
-        return order, pictures
-
-    def _picture(self, field: str, given: object) -> bytes:
-        """The bytes of a picture: a reference from this process, a data URI from another."""
-        try:
-            if isinstance(given, Inline):
-                return self._resolve(given.asset).read_bytes()
-            if isinstance(given, str) and (head := DATA_URI.match(given)):
-                return b64decode(given[head.end() :], validate=True)
-        except (RushesError, FileNotFoundError, binascii.Error) as error:
-            raise Refused(422, "invalid_input", f"The picture in {field!r} is not there.", field) from error
-        raise Refused(422, "invalid_input", f"{field!r} takes a picture as a data URI.", field)
 
     def _find(self, id: str) -> Order | None:
         try:
@@ -209,7 +238,7 @@ class Lab:
     def _known(self, id: str) -> Order:
         if order := self._find(id):
             return order
-        raise Refused(404, "not_found", f"There is no render {id!r}.")
+        raise unknown(id)
 
     def _resumed(self, id: str) -> Order:
         """A known render; taken up again where it was left by a lab that is gone."""
@@ -232,7 +261,7 @@ class Lab:
     def _output(self, id: str) -> Response:
         take = self._folder / self._known(id).id / "take.mp4"
         if not take.exists():
-            raise Refused(404, "not_found", f"The render {id!r} has no output.")
+            raise without_output(id)
         headers = {"content-type": "video/mp4", "content-length": str(take.stat().st_size)}
         return Response(status=200, headers=headers, path=str(take))
 
@@ -246,7 +275,7 @@ class Lab:
 
     def _view(self, order: Order, url: str) -> Render:
         folder, status = self._folder / order.id, self._status(order.id)
-        total = round(order.seconds * order.fps)
+        total = order.frames
         return Render(
             id=order.id,
             status=status,
@@ -293,11 +322,6 @@ class Lab:
         child.kill()
         child.communicate()
         return child.returncode
-
-
-def _json(status: int, content: object, headers: dict[str, str] | None = None) -> Response:
-    headers = {"content-type": "application/json", **(headers or {})}
-    return Response(status=status, body=msgspec.json.encode(content), headers=headers)
 
 
 def _read(path: Path) -> bytes:

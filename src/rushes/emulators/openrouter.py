@@ -239,7 +239,7 @@ class OpenRouterTwin(ProviderTwin):
         """The key."""
         if self._key and not asked.headers.get("authorization"):
             raise Refused(401, "Missing Authentication header")
-        if self._key and asked.key != self._key:
+        if not self.accepts(asked.key):
             raise Refused(401, "User not found.")
 
     def nowhere(self, asked: Asked, *, known: bool) -> Refused:  # noqa: ARG002 - a method that is wrong is no news here

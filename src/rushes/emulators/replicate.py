@@ -19,7 +19,7 @@ import re
 from base64 import b32encode
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import ClassVar, Final, cast
+from typing import ClassVar, Final, Unpack, cast
 from urllib.parse import urlencode
 
 import msgspec
@@ -28,7 +28,7 @@ from msgspec.structs import replace
 
 from rushes.adapters.base import Inline, Part, Response
 from rushes.emulators import base
-from rushes.emulators.base import Asked, Life, ProviderTwin, Route, as_json, iso
+from rushes.emulators.base import Asked, Life, ProviderTwin, Route, Usual, as_json, iso
 from rushes.emulators.faults import ExpiredUrl
 from rushes.emulators.replicate_schemas import SCHEMAS, VERSIONS, complaints, disagreement
 
@@ -89,18 +89,9 @@ class ReplicateTwin(ProviderTwin):
     unit = "predictions"
     can: ClassVar = frozenset({"expired_url", "moderated", "failed", "status_word", "not_found"})
 
-    def __init__(
-        self,
-        *,
-        clip: bytes,
-        key: str = "",
-        seed: int = 0,
-        start_s: float = 1.0,
-        render_s: float = 8.0,
-        credit: int | None = None,
-    ) -> None:
-        """`clip` is every result. An empty `key` accepts anyone; `credit` is how many predictions can be paid."""
-        super().__init__(clip=clip, key=key, seed=seed, start_s=start_s, render_s=render_s)
+    def __init__(self, *, clip: bytes, credit: int | None = None, **usual: Unpack[Usual]) -> None:
+        """`credit` is how many predictions can be paid; None: any number."""
+        super().__init__(clip=clip, **usual)
         self.predictions: dict[str, Prediction] = {}
         self.files: dict[str, Upload] = {}
         self._credit = credit
@@ -122,7 +113,7 @@ class ReplicateTwin(ProviderTwin):
 
     def admit(self, asked: Asked) -> None:
         """The key."""
-        if self._key and asked.key != self._key:
+        if not self.accepts(asked.key):
             raise Refused(401, "Unauthenticated", "You did not pass a valid authentication token")
 
     def nowhere(self, asked: Asked, *, known: bool) -> Refused:  # noqa: ARG002 - a method that is wrong is no news here

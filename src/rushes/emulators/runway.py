@@ -22,14 +22,14 @@ import hashlib
 import heapq
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Unpack
 from uuid import UUID
 
 from msgspec import Struct
 
 from rushes.adapters.base import Inline, Response
 from rushes.emulators import base
-from rushes.emulators.base import Asked, Life, ProviderTwin, Route, as_json, fits, iso
+from rushes.emulators.base import Asked, Life, ProviderTwin, Route, Usual, as_json, fits, iso
 from rushes.emulators.faults import ExpiredUrl
 from rushes.emulators.runway_forms import FORMS, KINDS, Form, Text, is_good, uploads
 
@@ -95,16 +95,13 @@ class RunwayTwin(ProviderTwin):
         self,
         *,
         clip: bytes,
-        key: str = "",
-        seed: int = 0,
-        start_s: float = 1.0,
-        render_s: float = 8.0,
         link_s: float = DAY_S,
         at_once: int | None = None,
         daily: int | None = None,
+        **usual: Unpack[Usual],
     ) -> None:
-        """`clip` is every result. An empty `key` accepts anyone's; `at_once` and `daily` are limits of each model."""
-        super().__init__(clip=clip, key=key, seed=seed, start_s=start_s, render_s=render_s)
+        """`link_s`: how long an address works; `at_once` and `daily` are limits of each model."""
+        super().__init__(clip=clip, **usual)
         self.tasks: dict[str, Task] = {}
         self.uploads: dict[str, Upload] = {}
         self._link_s, self._at_once, self._daily = link_s, at_once, daily
@@ -122,7 +119,7 @@ class RunwayTwin(ProviderTwin):
 
     def admit(self, asked: Asked) -> None:
         """The key, then the version of the interface: both on every call."""
-        if asked.key is None or self._key not in ("", asked.key):
+        if asked.key is None or not self.accepts(asked.key):
             raise Refused(401, "The API key that was given is not valid.", docUrl=DOCS)
         if asked.headers.get("x-runway-version") != VERSION:
             raise Refused(400, f"The header X-Runway-Version must be {VERSION}.", docUrl=DOCS)

@@ -4,7 +4,7 @@
     GET    /v1/videos?limit=&order=&after=
     GET    /v1/videos/{id}
     DELETE /v1/videos/{id}            once it has ended
-    GET    /v1/videos/{id}/content    the clip: the key is asked
+    GET    /v1/videos/{id}/content?variant=video|thumbnail|spritesheet    the clip, or pictures of it: the key is asked
     POST   /v1/videos/{id}/remix      the clip anew, by other words
     POST   /v1/videos/edits           the same of a clip by its id, or of a file
     POST   /v1/videos/extensions      a clip that goes on
@@ -16,20 +16,22 @@ hour. A prompt with the word "blocked" is refused at once, one with "forbidden" 
 for texts, no empty keys, progress in percent, the clip's address in the answer and nowhere else.
 
 Not known of the real service, and so decided here: what fails costs nothing; an edited file counts as four seconds of
-the first model; a clip that is not done has no content (409). Characters, thumbnails and sprite sheets are left out.
+the first model; a clip that is not done has no content (409), of whatever variant, and a variant that nobody knows is
+invalid (400). The pictures are of the clip that ships with this file, whatever clip it hands out. Characters are left
+out.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Final, cast
+from typing import ClassVar, Final, Unpack, cast
 
 from msgspec import Struct
 
 from rushes.adapters.base import Response
 from rushes.emulators import base
-from rushes.emulators.base import Asked, ProviderTwin, Route, as_json, image_size
+from rushes.emulators.base import Asked, ProviderTwin, Route, Usual, as_json, image_size, shipped
 from rushes.emulators.faults import ExpiredUrl
 
 KEPT_S: Final = 3600.0
@@ -51,6 +53,7 @@ FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "edits": frozenset({"prompt", "video"}),
     "extensions": frozenset({"prompt", "video", "seconds"}),
 }
+PICTURES: Final = {"thumbnail": ("thumbnail.webp", "image/webp"), "spritesheet": ("spritesheet.jpg", "image/jpeg")}
 FATES: Final = {
     "forbidden": ("moderation_blocked", "Your request was blocked by our moderation system."),
     "broken": ("video_generation_failed", "The clip could not be generated."),
@@ -92,25 +95,23 @@ class SoraTwin(ProviderTwin):
     name = "sora"
     can: ClassVar = frozenset({"expired_url", "moderated", "failed", "status_word", "not_found"})
     base_path = "/v1"
+    render_s = 20.0
 
     def __init__(
         self,
         *,
         clip: bytes,
-        key: str = "",
-        seed: int = 0,
-        start_s: float = 1.0,
-        render_s: float = 20.0,
         retired: bool = False,
         loose: bool = False,
         credit_usd: float | None = None,
         poll_after_ms: int | None = 1000,
+        **usual: Unpack[Usual],
     ) -> None:
-        """`clip` is every result; an empty `key` accepts any. `credit_usd` is all that can be spent; None: no end.
+        """`credit_usd` is all that can be spent; None: no end.
 
         `poll_after_ms`: when a clip is to be looked at again; None: it is not said.
         """
-        super().__init__(clip=clip, key=key, seed=seed, start_s=start_s, render_s=render_s)
+        super().__init__(clip=clip, **usual)
         self.clips: dict[str, Clip] = {}
         self._retired, self._loose, self._credit_usd = retired, loose, credit_usd
         self._hints = {} if poll_after_ms is None else {"openai-poll-after-ms": f"{poll_after_ms}"}
@@ -132,7 +133,7 @@ class SoraTwin(ProviderTwin):
         """The key."""
         if asked.key is None:
             raise Refused(401, "", "You didn't provide an API key.")
-        if self._key and asked.key != self._key:
+        if not self.accepts(asked.key):
             raise Refused(401, "invalid_api_key", "Incorrect API key provided.")
 
     def nowhere(self, asked: Asked, *, known: bool) -> Refused:
@@ -225,24 +226,29 @@ class SoraTwin(ProviderTwin):
 
     def _content(self, asked: Asked, id: str) -> Response:
         clip = self._known(id)
-        if asked.query.get("variant", "video") != "video":
-            raise Refused(400, "invalid_value", "This twin has the video alone.", "variant")
+        variant = asked.query.get("variant", "video")
+        if variant not in ("video", *PICTURES):
+            known = ", ".join(["video", *PICTURES])
+            raise Refused(400, "invalid_value", f"Invalid value for variant: supported are {known}.", "variant")
         if self._loose:
             raise self.nowhere(asked, known=False)
-        return self._sent(clip, asked)
+        return self._sent(clip, asked, variant)
 
     def _file(self, asked: Asked, id: str) -> Response:
         if not self._loose or id not in self.clips:
             raise self.nowhere(asked, known=False)
         return self._sent(self.clips[id], asked)
 
-    def _sent(self, clip: Clip, asked: Asked) -> Response:
+    def _sent(self, clip: Clip, asked: Asked, variant: str = "video") -> Response:
         ends_at = self.life(clip.created_at).ends_at
         if asked.hit(ExpiredUrl) or asked.now >= ends_at + KEPT_S:
             raise Refused(404, "not_found", f"The content of '{clip.id}' has expired.")
         if clip.error or asked.now < ends_at:
             raise Refused(409, "video_not_ready", f"Video '{clip.id}' is not completed.")
-        return self.result(asked)
+        if variant == "video":
+            return self.result(asked)
+        name, media_type = PICTURES[variant]
+        return self.result(asked, shipped(name), media_type)
 
     def _delete(self, asked: Asked, id: str) -> Response:
         clip = self._known(id)

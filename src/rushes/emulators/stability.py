@@ -16,14 +16,14 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Unpack
 
 import msgspec
 from msgspec import Struct
 
 from rushes.adapters.base import Response
 from rushes.emulators import base
-from rushes.emulators.base import Asked, ProviderTwin, Route, as_json, image_size
+from rushes.emulators.base import Asked, ProviderTwin, Route, Usual, as_json, image_size
 from rushes.emulators.faults import ExpiredUrl, Flow, Moderated
 
 KEPT_S: Final = 86_400.0
@@ -53,19 +53,13 @@ class StabilityTwin(ProviderTwin):
     unit = "credits"
     can: ClassVar = frozenset({"expired_url", "moderated", "status_word", "not_found"})
 
+    render_s = 20.0
+
     def __init__(
-        self,
-        *,
-        clip: bytes,
-        key: str = "",
-        seed: int = 0,
-        start_s: float = 1.0,
-        render_s: float = 20.0,
-        retired: bool = False,
-        credits: float | None = None,
+        self, *, clip: bytes, retired: bool = False, credits: float | None = None, **usual: Unpack[Usual]
     ) -> None:
-        """`clip` is every result; an empty `key` accepts any. `credits` is all that can be spent: None for no end."""
-        super().__init__(clip=clip, key=key, seed=seed, start_s=start_s, render_s=render_s)
+        """`credits` is all that can be spent: None for no end."""
+        super().__init__(clip=clip, **usual)
         self.clips: dict[str, Clip] = {}
         self._retired, self._credits = retired, credits
 
@@ -83,7 +77,7 @@ class StabilityTwin(ProviderTwin):
 
     def admit(self, asked: Asked) -> None:
         """The key."""
-        if asked.key is None or self._key not in ("", asked.key):
+        if asked.key is None or not self.accepts(asked.key):
             raise self._refused(401, "unauthorized", "authorization: missing or invalid authentication")
 
     def nowhere(self, asked: Asked, *, known: bool) -> base.Refused:  # noqa: ARG002 - a method that is wrong is no news

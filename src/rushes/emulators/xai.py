@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final, Literal, TypeAlias, cast
+from typing import Any, ClassVar, Final, Literal, TypeAlias, Unpack, cast
 
 from msgspec import Struct
 
 from rushes.adapters.base import Response
 from rushes.emulators import base
-from rushes.emulators.base import Asked, ProviderTwin, Route, as_json, fits
+from rushes.emulators.base import Asked, ProviderTwin, Route, Usual, as_json, fits
 from rushes.emulators.faults import ExpiredUrl
 
 End: TypeAlias = Literal["done", "withheld", "verdict", "failed", "linkless"]
@@ -120,18 +120,14 @@ class XaiTwin(ProviderTwin):
     can: ClassVar = frozenset({"expired_url", "moderated", "failed", "status_word", "not_found"})
     base_path = "/v1"
 
+    start_s = 0.0
+    render_s = 100.0
+
     def __init__(
-        self,
-        *,
-        clip: bytes,
-        key: str = "",
-        seed: int = 0,
-        render_s: float = 100.0,
-        link_s: float = 3_600.0,
-        keeps_no_data: bool = False,
+        self, *, clip: bytes, link_s: float = 3_600.0, keeps_no_data: bool = False, **usual: Unpack[Usual]
     ) -> None:
-        """`clip` is every result. An empty `key` accepts anyone; `keeps_no_data`: a team that must bring storage."""
-        super().__init__(clip=clip, key=key, seed=seed, start_s=0.0, render_s=render_s)
+        """`link_s`: how long an address works; `keeps_no_data`: a team that must bring storage."""
+        super().__init__(clip=clip, **usual)
         self.clips: dict[str, Clip] = {}
         self._link_s, self._keeps_no_data = link_s, keeps_no_data
 
@@ -149,7 +145,7 @@ class XaiTwin(ProviderTwin):
         given = asked.headers.get("authorization", "")
         if self._key and not given:
             raise Refused(401, "unauthenticated", "No credentials were given.")
-        if self._key and asked.key != self._key:
+        if not self.accepts(asked.key):
             raise Refused(400, "invalid-argument", f"Incorrect API key provided: {given[7:9]}***{given[-2:]}.")
 
     def nowhere(self, asked: Asked, *, known: bool) -> Refused:  # noqa: ARG002 - a method that is wrong is no news here

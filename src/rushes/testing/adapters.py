@@ -5,6 +5,9 @@
         def pair(self):
             return Pair(Acme(), AcmeTwin)
 
+For several adapters say `pairs = {"acme": Pair(Acme(), AcmeTwin), …}` in its place: then a check that says nothing
+about one of them, as its data tell, is not made for it. With one it is skipped.
+
 The twin is the provider as it runs here (`rushes.emulators.base.ProviderTwin`), made with `clip`, `key` and `seed`. The
 requests are made from the adapter's data alone, so a model that is added to it is tested with it. Nothing here opens a
 socket or waits: the jobs whose process dies run on the real system in virtual time.
@@ -17,9 +20,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from copy import copy
+from functools import partial, wraps
 from itertools import combinations, product
-from typing import Any, Final, ParamSpec, TypeVar, cast
+from typing import Any, ClassVar, Final, ParamSpec, TypeVar, cast
 
 import msgspec
 import pytest
@@ -42,6 +46,8 @@ from rushes.adapters.base import (
     body_digest,
 )
 from rushes.adapters.callbacks import Callbacks
+from rushes.adapters.capabilities import Option
+from rushes.adapters.catalogue import ModelSetting, with_settings
 from rushes.adapters.fit import estimate, fit
 from rushes.emulators.faults import (
     ExpiredUrl,
@@ -74,6 +80,7 @@ from rushes.video import OPERATIONS
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Check = TypeVar("Check", bound=Callable[..., None])
 
 DENIED: Final = frozenset({"invalid_input", "unsupported_feature", "not_found", "model_unknown"})
 WAITS: Final[Mapping[Any, tuple[float, ...]]] = {  # Retry-After → what may be made of it, but for nothing
@@ -87,15 +94,74 @@ WAITS: Final[Mapping[Any, tuple[float, ...]]] = {  # Retry-After → what may be
 }
 BAD_IDS: Final = ("", "../../account", "a/../../account", "a?b=cdefghij", "a#bcdefghijk", "a b c d e f g", "%2e%2e%2fa")
 UNKNOWN_WORD: Final = "pondering"
+NEW_VALUE: Final = "rushes-new-value"
+
+
+def unless(lacks: Callable[[Pair], str]) -> Callable[[Check], Check]:
+    """Decorate a check that says nothing about some adapters: `lacks` says why, by their data; it is empty for others.
+
+    Of one adapter the check is skipped; of several (`pairs`) it is not made for these.
+    """
+
+    def decorate(check: Check) -> Check:
+        @wraps(check)
+        def checked(self: AdapterContract, pair: Pair, **more: Any) -> None:
+            if reason := lacks(pair):
+                pytest.skip(reason)
+            check(self, pair, **more)
+
+        vars(checked)["lacks"] = lacks
+        return cast("Check", checked)
+
+    return decorate
+
+
+def why_not(check: Callable[..., object], pair: Pair) -> str:
+    """Why a check says nothing about an adapter; empty where it does."""
+    lacks: Callable[[Pair], str] | None = getattr(check, "lacks", None)
+    return lacks(pair) if lacks else ""
+
+
+def _keyless(pair: Pair) -> str:
+    return "" if pair.adapter.capabilities.auth else "it asks for no key"
+
+
+def _silent(pair: Pair) -> str:
+    return "" if pair.adapter.capabilities.webhook else "it does not call back"
+
+
+def _unstoppable(pair: Pair) -> str:
+    return "it cannot be cancelled" if _cancel(pair) == "no" else ""
+
+
+def _destroying(pair: Pair) -> str:
+    return "it says that it does: so the system polls first" if _cancel(pair) == "destroys" else ""
+
+
+def _cancel(pair: Pair) -> str:
+    return Wire(pair).terms(_first(pair)).cancel
+
+
+def _not_of(classes: str) -> Callable[[Pair], str]:
+    return lambda pair: "" if _of_class(pair, classes) else f"it is not of class {' or '.join(classes)}"
 
 
 class AdapterContract:
     """Everything that must be true of any adapter."""
 
+    pairs: ClassVar[Mapping[str, Pair]] = {}
+
     @pytest.fixture
     def pair(self) -> Pair:
-        """The adapter and its twin. Override this."""
+        """The adapter and its twin. Override this, or say `pairs`."""
         raise NotImplementedError
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Of several pairs: make a check for those that it says something about; where there are none, skip it once."""
+        if self.pairs and "pair" in metafunc.fixturenames:
+            names = [name for name, pair in self.pairs.items() if not why_not(metafunc.function, pair)]
+            names = names or [*self.pairs][:1]
+            metafunc.parametrize("pair", [self.pairs[name] for name in names], ids=names)
 
     # ── The data ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -148,8 +214,12 @@ class AdapterContract:
     def test_each_declared_value_is_taken(self, pair: Pair) -> None:
         for order in every(pair):
             if not order.opaque:
-                last = _life(Wire(pair), order).outcomes[-1]
+                life = _life(Wire(pair), order)
+                last = life.outcomes[-1]
                 assert isinstance(last, Done), f"{order.about}: {last}"
+                assert last.outputs[0].kind == "video", f"{order.about}: its video does not come first"
+                for output, asset in zip(last.outputs, life.kept, strict=True):
+                    assert output.kind == "video" or asset.media_type == output.media_type, f"{order.about}: {output}"
 
     def test_a_job_is_charged_once_and_no_more_than_was_estimated(self, pair: Pair) -> None:
         for order in every(pair):
@@ -167,14 +237,16 @@ class AdapterContract:
     def test_each_declared_wish_is_sent(self, pair: Pair) -> None:
         """Of two values of one wish each makes another request, and every file that is handed in goes out.
 
-        A wish that is about the waiting alone (how often to ask, for how long) makes other terms instead.
+        A wish that is about the waiting alone (how often to ask, for how long) makes other terms instead, and one that
+        is about what is fetched makes another handle.
         """
         for plain in plain_orders(pair):
             orders = varied(pair, plain)
             asked = {order.about: conversation(pair, order) for order in (plain, *orders)}
             said: dict[str, list[object]] = {about: [*map(body_digest, asks)] for about, asks in asked.items()}
             for order in (plain, *orders):
-                said[order.about].append(Wire(pair).terms(order))
+                wire = Wire(pair)
+                said[order.about].append((wire.terms(order), pair.adapter.beside_id(order.spec, wire.target(order))))
             for order in (plain, *orders):
                 sent = {asset.sha256 for ask in asked[order.about] for asset in _files(ask)}
                 own = {given.asset.sha256 for given in order.spec.inputs if not given.made}
@@ -190,6 +262,18 @@ class AdapterContract:
             if plain.spec.prompt:
                 other_words = [*map(body_digest, conversation(pair, worded))]
                 assert other_words != said[plain.about][:-1], f"{plain.about}: its prompt is not sent"
+
+    def test_an_option_that_settings_add_goes_out_or_is_refused(self, pair: Pair) -> None:
+        for plain in plain_orders(pair):
+            if not pair.adapter.capabilities.new_options:
+                with pytest.raises(BadRequest, match="none of the options"):
+                    _with_new_option(pair, plain)
+                continue
+            try:
+                asks = conversation(*_with_new_option(pair, plain))
+            except BadRequest:  # by its maker: a marketplace passes on what it knows how to
+                continue
+            assert NEW_VALUE in [text for ask in asks for text in _texts(ask)], f"{plain.about}: it stays here"
 
     def test_unknown_fields_of_answers_are_ignored(self, pair: Pair) -> None:
         for order in plain_orders(pair):
@@ -274,9 +358,8 @@ class AdapterContract:
             outcome = _tried(wire.submit, order)
             assert outcome == handle or (isinstance(outcome, Failed) and not outcome.certain), f"cut at byte {byte}"
 
+    @unless(_keyless)
     def test_a_wrong_key_is_refused_for_certain(self, pair: Pair) -> None:
-        if pair.adapter.capabilities.auth is None:
-            pytest.skip("it asks for no key")
         wire, order = Wire(pair, key=WRONG_KEY), _plain_words(pair)
         failed = _fails(wire.submit, order)
         assert (failed.fault.code, failed.certain, failed.fault.retryable) == ("authentication_failed", True, False)
@@ -338,11 +421,10 @@ class AdapterContract:
                 assert (job.reason, job.billed, len(wire.spent)) == ("in_doubt", "unknown", 1), about
                 assert charged == (point != "before"), about
 
+    @unless(_silent)
     @pytest.mark.parametrize("point", POINTS)
     def test_a_callback_stands_in_for_an_answer_that_was_lost(self, pair: Pair, point: Point) -> None:
         """Its address says which send it is about: what was paid is fetched, and nothing is sent twice."""
-        if pair.adapter.capabilities.webhook is None:
-            pytest.skip("it does not call back")
         callbacks = Callbacks("https://studio.example", b"k" * 32)
         for order in plain_orders(pair):
             wire = Wire(pair)
@@ -353,9 +435,8 @@ class AdapterContract:
             assert charged <= 1, about
             assert isinstance(job, m.Succeeded if charged else m.Parked), about
 
+    @unless(_silent)
     def test_a_callback_is_about_the_job_that_was_made(self, pair: Pair) -> None:
-        if pair.adapter.capabilities.webhook is None:
-            pytest.skip("it does not call back")
         order, wire, url = _first(pair), Wire(pair), "https://studio.example/v1/webhooks/x?mac=1"
         target, prepared = wire.target(order), wire.prepare(order)
         handle = wire.play(pair.adapter.submit(order.spec, target, {**prepared, CALLBACK: url}, "job_1-1"))
@@ -369,36 +450,40 @@ class AdapterContract:
             assert pair.adapter.callback(garbage, target) is None, garbage[:40]
 
     def test_a_look_finds_exactly_the_job_of_its_key(self, pair: Pair) -> None:
+        """Once the jobs are over: some show no mark before there is a clip, and then it is the clip that bears it."""
         for order in plain_orders(pair):
             wire = Wire(pair)
             target, doubt = wire.target(order), wire.terms(order).doubt
-            first, second = wire.submit(order, "job_1-1"), wire.submit(order, "job_2-1")
+            first, second = _two_jobs(wire, order, "job_1-1", "job_2-1")
             found = [
                 wire.play(pair.adapter.find(target, key, EPOCH_S)) for key in ("job_1-1", "job_2-1", "job_3-1", "job_1")
             ]
             if doubt in "BC":
-                ids = [handle and handle.id for handle in found]
-                assert ids == [first.id, second.id, None, None], f"{order.about}: it finds another's"
-                assert wire.play(pair.adapter.status(cast("Handle", found[0]), target)), order.about
+                assert _is_of(found[0], first, "job_1-1"), f"{order.about}: {found[0]}"
+                assert _is_of(found[1], second, "job_2-1"), f"{order.about}: {found[1]}"
+                assert found[2:] == [None, None], f"{order.about}: it finds another's"
+                assert isinstance(wire.status(order, cast("Handle", found[0])), Done), order.about
             else:
                 assert found == [None] * 4, f"class {doubt} has nothing to look for"
 
+    @unless(_not_of("C"))
     def test_a_mark_that_two_jobs_carry_is_no_evidence(self, pair: Pair) -> None:
-        order, wire = _of_class(pair, "C"), Wire(pair)
-        for _ in range(2):
-            wire.submit(order)
+        order, wire = _of_class(pair, "C")[0], Wire(pair)
+        _two_jobs(wire, order, "job_1-1", "job_1-1")
         found = _tried(wire.play, pair.adapter.find(wire.target(order), "job_1-1", EPOCH_S))
         assert found is None or isinstance(found, Failed), f"one of two was taken: {found}"
 
+    @unless(_not_of("A"))
     def test_the_same_key_again_is_the_same_job(self, pair: Pair) -> None:
-        order, wire = _of_class(pair, "A"), Wire(pair)
+        order, wire = _of_class(pair, "A")[0], Wire(pair)
         assert wire.submit(order) == wire.submit(order)
         assert len(wire.charges) == 1
         assert wire.submit(order, "job_1-2") != wire.submit(order)
 
+    @unless(_not_of("BC"))
     def test_a_broken_answer_to_a_look_never_says_that_nothing_is_there(self, pair: Pair) -> None:
         """For then it would be sent, and paid, again."""
-        order, wire = _of_class(pair, "BC"), Wire(pair)
+        order, wire = _of_class(pair, "BC")[0], Wire(pair)
         wire.submit(order)
         wire.replies.clear()
         wire.play(pair.adapter.find(wire.target(order), "job_1-1", EPOCH_S))
@@ -505,11 +590,10 @@ class AdapterContract:
             last = wire.follow(order, handle)[-1]
             assert not isinstance(last, Unfinished | Done), f"{order.about}: {last}"
 
+    @unless(_destroying)
     def test_a_cancel_that_comes_too_late_takes_nothing_away(self, pair: Pair) -> None:
         order = _first(pair)
         wire = Wire(pair)
-        if wire.terms(order).cancel == "destroys":
-            pytest.skip("it says that it does: so the system polls first")
         life = _life(wire, order)
         answer = _tried(wire.play, pair.adapter.cancel(life.handle, wire.target(order)))
         assert isinstance(answer, Failed) or answer in ("too_late", "cannot"), answer
@@ -517,11 +601,10 @@ class AdapterContract:
         assert isinstance(done, Done)
         assert wire.play(pair.adapter.download(done.outputs[0], life.handle, wire.target(order))) == life.kept[0]
 
+    @unless(_unstoppable)
     def test_a_broken_answer_to_a_cancel_is_no_consent(self, pair: Pair) -> None:
         order = _first(pair)
         handle = Wire(pair).submit(order)
-        if Wire(pair).terms(order).cancel == "no":
-            pytest.skip("it cannot be cancelled")
         for status in SERVER_ERRORS:
             wire = Wire(pair)
             wire.rewrite = always(page(status))
@@ -595,12 +678,9 @@ def _first(pair: Pair) -> Order:
     return plain_orders(pair)[0]
 
 
-def _of_class(pair: Pair, classes: str) -> Order:
-    """The first whose doubt is of one of these classes; where there is none the test is skipped."""
-    for order in plain_orders(pair):
-        if Wire(pair).terms(order).doubt in classes:
-            return order
-    pytest.skip(f"it is not of class {' or '.join(classes)}")
+def _of_class(pair: Pair, classes: str) -> list[Order]:
+    """Those whose doubt is of one of these classes."""
+    return [order for order in plain_orders(pair) if Wire(pair).terms(order).doubt in classes]
 
 
 def _plain_words(pair: Pair) -> Order:
@@ -615,6 +695,38 @@ def conversation(pair: Pair, order: Order) -> list[Request]:
     sent = _tried(wire.submit, order)
     assert wire.spent, f"{order.about}: the adapter refuses what its data admits: {sent}"
     return [ask for ask in wire.asked if isinstance(ask, Request)]
+
+
+def _with_new_option(pair: Pair, plain: Order) -> tuple[Pair, Order]:
+    """The order, of a model like its own that has one more option. Raises BadRequest where there can be none."""
+    setting = ModelSetting(
+        provider=pair.adapter.name,
+        id=f"{plain.model.id}-new",
+        like=plain.model.id,
+        options={**plain.model.options, "rushes_new": Option("string", (NEW_VALUE,))},
+    )
+    made = with_settings(pair.adapter, [setting])
+    added = next(row for row in made.models if row.id == setting.id and row.operations == plain.model.operations)
+    row = replace(added, id=plain.model.id)  # a twin knows the models that its provider has
+    other = copy(pair.adapter)
+    other.capabilities = replace(made, models=tuple(row if one is plain.model else one for one in made.models))
+    options = {**plain.spec.provider_options, "rushes_new": NEW_VALUE}
+    return Pair(other, pair.twin), replace(plain, model=row, spec=replace(plain.spec, provider_options=options))
+
+
+def _texts(node: object) -> Iterator[str]:
+    """Every text in a request's body."""
+    stack: list[object] = [node.body] if isinstance(node, Request) else []
+    while stack:
+        held = stack.pop()
+        if isinstance(held, str):
+            yield held
+        elif isinstance(held, Part):
+            stack.append(held.content)
+        elif isinstance(held, Mapping):
+            stack += cast("Mapping[str, object]", held).values()
+        elif isinstance(held, list | tuple):
+            stack += cast("Sequence[object]", held)
 
 
 def _otherwise_equal(one: Order, other: Order) -> bool:
@@ -661,6 +773,19 @@ def _fails(what: Callable[P, object], *args: P.args, **more: P.kwargs) -> Failed
     outcome = _tried(what, *args, **more)
     assert isinstance(outcome, Failed), f"it did not fail: {outcome}"
     return outcome
+
+
+def _two_jobs(wire: Wire, order: Order, *keys: str) -> tuple[Handle, ...]:
+    """Two jobs that are over."""
+    handles = tuple(wire.submit(order, key) for key in keys)
+    for handle in handles:
+        wire.follow(order, handle)
+    return handles
+
+
+def _is_of(found: Handle | None, handle: Handle, key: str) -> bool:
+    """Whether it is that job, or what bears its key."""
+    return found is not None and (found.id == handle.id or key in found.id)
 
 
 def _submit_fails(wire: Wire) -> Failed:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, get_args
 from urllib.parse import parse_qsl, urlsplit
@@ -15,11 +16,11 @@ from rushes.actors import messages as m
 from rushes.actors.callbacks import Hearing
 from rushes.actors.perform import Performer
 from rushes.actors.system import System
-from rushes.adapters.base import Adapter, Failed, Keep, Request, Response, Sink, needs_prepare
+from rushes.adapters.base import Adapter, Failed, Keep, Recorder, Request, Response, Sink, needs_prepare
 from rushes.adapters.callbacks import Callbacks
 from rushes.assets import Assets, KeepAs
 from rushes.emulators.base import Delivery
-from rushes.eventstore.base import Stored, Write
+from rushes.eventstore.base import Recorded, Stored, Write
 from rushes.eventstore.memory import MemoryStore
 from rushes.faults import Fault, RushesError, Unavailable
 from rushes.testing.loop import run
@@ -36,6 +37,7 @@ PAUSE_S: Final = 60.0
 CALL_S: Final = 3.0  # between two looks at what callbacks are due
 PATIENCE_S: Final = 48 * 3600.0
 TENANT: Final = "default"
+NO_WISHES: Final[Mapping[float, m.Command]] = {}
 
 
 class Ending(Struct, frozen=True):
@@ -45,6 +47,7 @@ class Ending(Struct, frozen=True):
     events: tuple[m.Event, ...]
     crashed: bool
     took_s: float
+    log: tuple[Recorded, ...]  # the events as they are stored
 
 
 class _Log(MemoryStore):
@@ -130,45 +133,80 @@ async def _probe(path: Path) -> Probe:  # noqa: ARG001 - the suite compares the 
     return Probe()
 
 
+class _Parts(Struct, frozen=True):
+    """What every process of a run has in common."""
+
+    wire: Wire
+    line: _Line
+    store: _Log
+    rng: random.Random
+    callbacks: Callbacks | None
+    recorder: Recorder | None
+
+    def system(self) -> System:
+        """Another process."""
+        adapters = {self.wire.adapter.name: self.wire.adapter}
+        performer = Performer(adapters, self.line, _Shelf(), self.line, _probe, self.recorder, self.callbacks)
+        return System(store=self.store, adapters=adapters, performer=performer, clock=self.line, rng=self.rng)
+
+
 def live_through(
-    wire: Wire, order: Order, point: Point | None = None, seed: int = 0, callbacks: Callbacks | None = None
+    wire: Wire,
+    order: Order,
+    point: Point | None = None,
+    seed: int = 0,
+    callbacks: Callbacks | None = None,
+    wishes: Mapping[float, m.Command] = NO_WISHES,
+    recorder: Recorder | None = None,
 ) -> Ending:
     """Run one job until it has ended or waits for a person.
 
-    `point` is where its first process dies; another `seed` is another order of what is ready at the same time. With
-    `callbacks` the provider is asked to call back, and what its twin says then is heard within seconds.
+    On a new wire the same arguments give the same log, byte for byte.
+
+    Args:
+        wire: to the provider's twin.
+        order: what is asked.
+        point: where its first process dies.
+        seed: another one is another order of what is ready at the same time, and other random numbers.
+        callbacks: with it the provider is asked to call back, and what its twin says then is heard within seconds.
+        wishes: what its user tells it, by the seconds after its beginning. One that it refuses raises CommandRejected.
+        recorder: overhears the line, so that the log names the exchanges of each event.
     """
     wire.ready(order)
-    return run(_live(wire, order, point, callbacks), seed)
+    store, rng = _Log(), random.Random(seed)  # noqa: S311 - to be the same every time
+    parts = _Parts(wire, _Line(wire, store, point), store, rng, callbacks, recorder)
+    return run(_live(parts, order, point, sorted(wishes.items())), seed)
 
 
-async def _live(wire: Wire, order: Order, point: Point | None, callbacks: Callbacks | None) -> Ending:
-    loop, store = asyncio.get_running_loop(), _Log()
-    line, name = _Line(wire, store, point), keyed_job_id(TENANT, order.about, 0)
-    system = _system(wire, line, store, callbacks)
+async def _live(parts: _Parts, order: Order, point: Point | None, wishes: list[tuple[float, m.Command]]) -> Ending:
+    wire, line, store, callbacks = parts.wire, parts.line, parts.store, parts.callbacks
+    loop, name = asyncio.get_running_loop(), keyed_job_id(TENANT, order.about, 0)
+    system = parts.system()
     await system.start()
     late: list[Delivery] = []
     await system.generate(name, TENANT, _request(wire, order))
-    crashed = False
+    crashed, pause_s = False, PAUSE_S if callbacks is None else CALL_S
     while True:
         if point in ("before", "after", "told") and not crashed:
             await line.down.wait()
             await asyncio.sleep(0)  # the append that is never finished begins
             await system.stop(0.0)
             store.dead, crashed = False, True
-            system = _system(wire, line, store, callbacks)
+            system = parts.system()
             await system.start()
         if callbacks is not None:
             hearing = Hearing(system, {wire.adapter.name: wire.adapter}, line, callbacks)
             late = [one for one in (*late, *wire.twin.due(line.now())) if not await _heard(hearing, one)]
+        while wishes and wishes[0][0] <= loop.time():
+            await system.ask(name, wishes.pop(0)[1])
         job = (await system.look(name)).job
-        if isinstance(job, m.Ended | m.Parked) or loop.time() > PATIENCE_S:
+        if (isinstance(job, m.Ended | m.Parked) and not wishes) or loop.time() > PATIENCE_S:
             await system.stop(0.0)
             stream = await store.find(name)
             assert stream is not None
-            events = tuple(codec.decode(one) for one in await store.read(stream.id))
-            return Ending(job, events, crashed, loop.time())
-        await asyncio.sleep(PAUSE_S if callbacks is None else CALL_S)
+            log = tuple(await store.read(stream.id))
+            return Ending(job, tuple(map(codec.decode, log)), crashed, loop.time(), log)
+        await asyncio.sleep(min(pause_s, wishes[0][0] - loop.time()) if wishes else pause_s)
 
 
 async def _heard(hearing: Hearing, delivery: Delivery) -> bool:
@@ -182,12 +220,6 @@ async def _heard(hearing: Hearing, delivery: Delivery) -> bool:
     except RushesError:  # whoever calls is told so, and there is no use in calling again
         return True
     return True
-
-
-def _system(wire: Wire, line: _Line, store: _Log, callbacks: Callbacks | None) -> System:
-    adapters = {wire.adapter.name: wire.adapter}
-    performer = Performer(adapters, line, _Shelf(), line, _probe, callbacks=callbacks)
-    return System(store=store, adapters=adapters, performer=performer, clock=line)
 
 
 def _request(wire: Wire, order: Order) -> m.JobRequested:

@@ -242,6 +242,16 @@ def informed(adapter: Adapter, *, fully: bool = False) -> Adapter:
     return other
 
 
+def pairs(adapters: Mapping[str, Adapter], twins: Mapping[str, Callable[..., ProviderTwin]]) -> dict[str, Pair]:
+    """Each adapter before its twin, by name; once more where it can be told more than it must. Raises KeyError."""
+    told: dict[str, Pair] = {}
+    for name, adapter in adapters.items():
+        told[name] = Pair(informed(adapter), twins[name])
+        if more := [word for word, one in adapter.capabilities.settings.items() if not (one.needed or one.default)]:
+            told[f"{name}+{'+'.join(more)}"] = Pair(informed(adapter, fully=True), twins[name])
+    return told
+
+
 def make_clip(pair: Pair, twin: ProviderTwin, model: str) -> Input:
     """A job of the past, by that model where it makes clips without any. Twins of one seed give it the same id."""
     wire, plain = Wire(pair, twin=twin), plainest(pair.adapter.capabilities)

@@ -21,9 +21,9 @@ from rushes.eventstore.base import EventStore
 from rushes.eventstore.follow import Signal
 from rushes.eventstore.sqlite import Connection, run
 from rushes.faults import Unavailable
-from rushes.video import JobsQuery
+from rushes.video import JobsQuery, ListPlace
 from rushes.views.fold import Fold
-from rushes.views.rows import Key, checkpoint, count_phases, save, select_page, set_up, set_up_copy
+from rushes.views.rows import checkpoint, count_phases, save, select_page, set_up, set_up_copy
 
 T = TypeVar("T")
 
@@ -104,7 +104,7 @@ class JobsView:
         """Up to which position of the log the rows speak."""
         return self._reached.position
 
-    async def page(self, query: JobsQuery, tenant: str, behind: Key | None) -> tuple[list[Key], bool]:
+    async def page(self, query: JobsQuery, tenant: str, behind: ListPlace | None) -> tuple[list[ListPlace], bool]:
         """The places of the jobs behind a place, one more than asked for where there are more; and whether it is stale.
 
         Stale: what had happened when it was asked could not be taken in within 250 ms.
@@ -237,7 +237,7 @@ class ReadonlyView:
         """`path`: of views.db; it may be missing, or not fit."""
         self._store, self._path = store, path
 
-    async def page(self, query: JobsQuery, tenant: str, behind: Key | None) -> tuple[list[Key], bool]:
+    async def page(self, query: JobsQuery, tenant: str, behind: ListPlace | None) -> tuple[list[ListPlace], bool]:
         """See JobsView; never stale."""
         select = partial(select_page, query=query, tenant=tenant, behind=behind)
         if self._path is not None and self._path.is_file():
@@ -251,7 +251,7 @@ class ReadonlyView:
         """None: nobody asks who only looks."""
         return {}
 
-    async def _page(self, uri: str, select: Callable[[sqlite3.Connection], list[Key]]) -> list[Key]:
+    async def _page(self, uri: str, select: Callable[[sqlite3.Connection], list[ListPlace]]) -> list[ListPlace]:
         db, position = await self._opened(uri)
         try:
             async with aclosing(Fold(self._store).portions(position, self._store.position)) as portions:

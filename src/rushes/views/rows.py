@@ -10,16 +10,13 @@ import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.structs import asdict
 
 from rushes.actors.codec import DECODERS
-from rushes.video import UNREADABLE, JobsQuery
-
-Key: TypeAlias = tuple[float, int]
-"""A job's place in a list: the time it is ordered by, and its stream."""
+from rushes.video import UNREADABLE, JobsQuery, ListPlace
 
 LAYOUT: Final = 2  # raise it with any change of the tables, or of what a row says about the same events
 VIEW: Final = f"jobs {LAYOUT}, events {zlib.crc32(repr(sorted(DECODERS)).encode())}"  # other events, other rows
@@ -132,9 +129,11 @@ def save(connection: sqlite3.Connection, rows: Sequence[Row], position: int) -> 
 # ── reading ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def select_page(connection: sqlite3.Connection, query: JobsQuery, tenant: str, behind: Key | None) -> list[Key]:
+def select_page(
+    connection: sqlite3.Connection, query: JobsQuery, tenant: str, behind: ListPlace | None
+) -> list[ListPlace]:
     """The places of the jobs behind a place, in order; one more than the limit where there are more."""
-    found: set[Key] = set()
+    found: set[ListPlace] = set()
     for sql, values in statements(query, tenant, behind):
         found.update(connection.execute(sql, values).fetchall())
     return sorted(found, reverse=query.order == "desc")[: query.limit + 1]
@@ -145,7 +144,7 @@ def count_phases(connection: sqlite3.Connection) -> dict[str, int]:
     return dict(connection.execute("SELECT phase, count(*) FROM jobs GROUP BY phase").fetchall())
 
 
-def statements(query: JobsQuery, tenant: str, behind: Key | None) -> Iterator[tuple[str, list[Any]]]:
+def statements(query: JobsQuery, tenant: str, behind: ListPlace | None) -> Iterator[tuple[str, list[Any]]]:
     """What is asked: for jobs of which every word is right, and for those of which nobody can say. Each by an index."""
     walk = _TOO_MANY if query.sort == "updated" else ()
     asked = {f"{'+' * (word in walk)}{word} = ?": getattr(query, word) for word in WORDS}

@@ -6,7 +6,7 @@
 //     for await (const view of rushes.updates(job.id)) console.log(view.phase, view.progress);
 //
 // The socket comes again by itself. What is followed goes on at its cursor: every event comes once, in order. A command
-// that had no answer is sent again, which is safe: `generate` always carries an idempotency key.
+// that had no answer is sent again, which is safe: what begins jobs always carries an idempotency key.
 
 const SUBPROTOCOL = "rushes.v1.json";
 const FIRST_PAUSE_MS = 100;
@@ -66,8 +66,23 @@ export class Client {
   }
 
   /** Begin a job. Gives {job, replayed}; `replayed`: its idempotency key had begun it before. */
-  generate(request, { idempotencyKey = crypto.randomUUID() } = {}) {
-    return this.#command("generate", request, idempotencyKey);
+  async generate(request, { idempotencyKey = crypto.randomUUID() } = {}) {
+    const { job, replayed } = await this.#command("generate", request, idempotencyKey);
+    return { job, replayed };
+  }
+
+  /**
+   * Begin a job for each of 1 to 100 requests, or none where one is wrong. Gives {batch, replayed}; `replayed`: all of
+   * them had begun before. The requests travel in one message, which the server's `ws_message_bytes` limits.
+   */
+  async submitBatch(requests, { idempotencyKey = crypto.randomUUID() } = {}) {
+    const { batch, replayed } = await this.#command("submit_batch", { requests }, idempotencyKey);
+    return { batch, replayed };
+  }
+
+  /** How the jobs of a batch are. */
+  async batch(batch) {
+    return (await this.#command("batch", { batch })).batch;
   }
 
   /** One job as it is now. */
@@ -91,7 +106,7 @@ export class Client {
   }
 
   /**
-   * The events of a filter {job?, jobs?, status?, provider?}, for ever: every one behind `from`, once and in order.
+   * The events of a filter {job?, jobs?, batch?, status?, provider?}, for ever: every one behind `from`, once, in order.
    *
    * @param {object} filter empty for all jobs
    * @param {object} options `from`: "now", "start" or a cursor {epoch, position}; `onCursor`: told of every new cursor
@@ -227,7 +242,7 @@ export class Client {
     const command = this.#commands.get(frame.id);
     if (command && (frame.type === "result" || frame.type === "error")) {
       this.#commands.delete(frame.id);
-      if (frame.type === "result") command.resolve({ job: frame.job, replayed: frame.replayed });
+      if (frame.type === "result") command.resolve(frame);
       else command.reject(errorOf(frame));
       return;
     }
@@ -281,7 +296,7 @@ export class Client {
   #fail(error) {
     const { code, message } = error;
     for (const { frame, reject } of this.#commands.values()) {
-      const billed = frame.name === "generate" && this.#wasThere ? "unknown" : "no";
+      const billed = ["generate", "submit_batch"].includes(frame.name) && this.#wasThere ? "unknown" : "no";
       reject(new RushesError(message, { code, billed, idempotency_key: frame.idempotency_key ?? "" }));
     }
     for (const subscription of this.#subscriptions.values()) subscription.fail(error);
