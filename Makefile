@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # Seconds a tier may take on two cores (installing not counted). A tier over its budget is named at the end; it does not fail.
-TIERS := unit:20 contract:120 simulation:60 durability:90 api:120 docs:60
+TIERS := unit:20 contract:120 simulation:60 durability:90 api:120 docs:90
 TYPES_BUDGET_S := 60
 
 help: ## what there is

@@ -31,6 +31,7 @@ NOT_THE_SAME: Final = (
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?", "INSTANT"),
     (r"\d+(\.\d+)? ?(ms|s)\b", "TIME"),
     (r"^ +\d+ +(\d+:\d\d|\d+\.\d{3})", "EVENT"),  # how much progress is told is another each time
+    (r"deadline, percent$", "deadline"),  # as above
     (r"^ +· +(\d+:\d\d|\d+\.\d{3})", "NO EVENT"),
     (r"\d+ events", "EVENTS"),
     (r"^\d{15,}", "NUMBER"),
