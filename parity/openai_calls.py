@@ -51,6 +51,16 @@ def _life(stage: Stage, sdk: OpenAI) -> None:
         lambda: us.download(plain, handle, done),
     )
     assert is_the_clip(content)
+    pictured = _plain(stage, variants=["thumbnail"])
+    beside = replace(handle, extra={**handle.extra, "variants": "thumbnail"})
+    _, both = stage.both(
+        "videos.retrieve, again", lambda: sdk.videos.retrieve(made.id), lambda: us.status(pictured, beside)
+    )
+    stage.both(
+        "videos.download_content, a thumbnail",
+        lambda: sdk.videos.download_content(made.id, variant="thumbnail").read(),
+        lambda: us.download(pictured, beside, both, 1),
+    )
 
     own = _own(us.input(MODEL, "source"), handle)
     again = us.order(MODEL, own)

@@ -140,10 +140,10 @@ class Provider:
         """Ask it to stop."""
         return self._run(self._adapter.cancel(handle, order.target), order)
 
-    def download(self, order: Order, handle: Handle, done: Outcome) -> AssetRef:
-        """Keep the first result of one that is done."""
+    def download(self, order: Order, handle: Handle, done: Outcome, place: int = 0) -> AssetRef:
+        """Keep a result of one that is done."""
         assert isinstance(done, Done), done
-        return self._run(self._adapter.download(done.outputs[0], handle, order.target), order)
+        return self._run(self._adapter.download(done.outputs[place], handle, order.target), order)
 
     def _run(self, flow: Flow[T], order: Order) -> T:
         return self._ours.run(flow, self._adapter, order.target)

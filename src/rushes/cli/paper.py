@@ -69,7 +69,9 @@ def _coloured(lines: Sequence[Line], width: int) -> str:
     from rich.text import Text  # noqa: PLC0415
 
     out = io.StringIO()
-    console = Console(file=out, force_terminal=True, width=width, highlight=False)
+    console = Console(
+        file=out, force_terminal=True, color_system="standard", no_color=False, width=width, highlight=False
+    )  # whether colours are wanted was decided before
     for line in lines:
         text = Text.assemble(*((bit.text, COLOURS[bit.style]) for bit in line))
         text.rstrip()
