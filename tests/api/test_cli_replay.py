@@ -19,7 +19,7 @@ import pytest
 from command import good
 from msgspec import Struct
 from msgspec.structs import replace
-from recorded import JOB, first_order, lived
+from recorded import first_order, job_of, lived
 from scenes import pairs
 
 import rushes
@@ -36,7 +36,8 @@ from rushes.flight import Exchange
 from rushes.replay import Recording, write_file
 from rushes.testing.wires import Wire
 
-OTHER = "job_other"
+PAIR = pairs()["replicate"]
+JOB, OTHER = job_of(PAIR), "job_other"
 
 
 class Ran(Struct):
@@ -93,8 +94,7 @@ async def keep(recording: Recording, folder: Path, name: str) -> None:
 def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recording]:
     """A job of Replicate's twin, in a data folder with its flight record."""
     folder = tmp_path_factory.mktemp("studio") / "data"
-    pair = pairs()["replicate"]
-    recording = lived(Wire(pair), first_order(pair), folder)
+    recording = lived(Wire(PAIR), first_order(PAIR), folder)
     asyncio.run(keep(recording, folder, JOB))
     return folder.parent, recording
 

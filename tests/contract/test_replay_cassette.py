@@ -18,13 +18,12 @@ import msgspec
 import pytest
 import yaml
 from msgspec.structs import replace
-from recorded import JOB, at_a_twin, first_order, lived, longer_clip, sha256_of
+from recorded import at_a_twin, first_order, job_of, lived, longer_clip, sha256_of
 from recorder import playing
 from scenes import pairs
 
 from rushes.actors import codec
 from rushes.actors import messages as m
-from rushes.adapters.base import Request
 from rushes.adapters.callbacks import Callbacks
 from rushes.emulators.base import shipped_clip
 from rushes.emulators.faults import (
@@ -50,32 +49,21 @@ from rushes.testing.wires import KEY, SEED, Pair, Wire
 PAIRS = pairs()
 PROVIDER = "replicate"  # one is enough for what all share
 PAIR = PAIRS[PROVIDER]
+JOB = job_of(PAIR)
 Story = tuple[tuple[LineRule | TwinRule, ...], dict[str, Any]]
-
-
-class OnceLost:
-    """The first send is asked, and its answer gets lost."""
-
-    def __init__(self) -> None:
-        self.left = 1
-
-    def __call__(self, request: Request) -> bool:
-        lost = request.spends and self.left > 0
-        self.left -= lost
-        return lost
 
 
 STORIES: dict[str, Callable[[], Story]] = {
     "made": lambda: ((), {}),
-    "cancelled": lambda: ((), {"cancel_after_s": 12.0}),
+    "cancelled": lambda: ((), {"wishes": {12.0: m.Cancel()}}),
     "asked to wait": lambda: ((RateLimit(on="submit", nth=1, retry_after=7.0),), {}),
     "a server error at a poll": lambda: ((ServerError(on="status", nth=2),), {}),
-    "a lost send": lambda: ((), {"lose": OnceLost(), "at_least_once": 1}),
+    "a lost send": lambda: ((), {"point": "lost", "at_least_once": 1}),
     "an expired address": lambda: ((ExpiredUrl(nth=1),), {}),
     "moderated": lambda: ((Moderated(),), {}),
     "failed": lambda: ((FailedJob(),), {}),
     "a word that nobody knows, until its time is over": lambda: ((StatusWord(word="pondering"),), {}),
-    "not ended yet": lambda: ((), {"ends_after_s": 5.0}),
+    "not ended yet": lambda: ((), {"until_s": 10.2}),  # each was polled, and none has ended
 }
 
 
@@ -103,6 +91,7 @@ def parted(tape: Path, recording: Recording | None = None) -> Difference:
 @pytest.mark.parametrize("provider", PAIRS)
 def test_a_job_goes_from_its_tape_as_it_went(provider: str, story: str, tmp_path: Path) -> None:
     recording = life(tmp_path, PAIRS[provider], story)
+    assert recording.events[-1].type.startswith("job.") == (story != "not ended yet")
     tape, _ = write_cassette(recording, tmp_path / "out")
     report = played(tape)
     assert (report.verdict, report.events) == ("same", len(recording.events)), report
@@ -369,7 +358,7 @@ def test_without_traffic_there_is_no_cassette(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="the flight record has nothing of it: it was off"):
         write_cassette(replace(recording, exchanges=()), tmp_path / "out")
     (tmp_path / "silence").mkdir()
-    unanswered = life(tmp_path / "silence", lose=lambda _: True)
+    unanswered = life(tmp_path / "silence", point="lost")
     with pytest.raises(Unavailable, match="no request of it was ever answered"):
         write_cassette(unanswered, tmp_path / "out")
 

@@ -43,6 +43,7 @@ from rushes.testing.wires import Pair, Wire, informed, with_own_clips
 from rushes.units import REPLAYING, Handle
 from rushes.video import Target
 
+structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
 ADAPTERS, TWINS = installed_adapters(), installed_emulators()
 HOME, KEY = "https://studio.example", b"k" * 32
 HOUR_S = 3600.0
@@ -60,9 +61,7 @@ def order_of(pair: Pair) -> Order:
 def lived(name: str, *rules: LineRule | TwinRule, point: Point | None = None, **more: Any) -> Recording:
     """A plain job of a provider."""
     pair = pair_of(name)
-    wire, order = Wire(pair, *rules), order_of(pair)
-    wire.ready(order)
-    return recorded(wire, order, point, **more)
+    return recorded(Wire(pair, *rules), order_of(pair), point, **more)
 
 
 def again(recording: Recording, adapter: Adapter | None = None) -> Report:
@@ -107,13 +106,13 @@ def test_a_life_before_every_twin_runs_again_the_same(name: str, point: Point | 
 @pytest.mark.parametrize("name", ["kling", "local", "runway", "replicate", "omni"])
 @pytest.mark.parametrize("at_s", [0.0, 0.05, 3.0, 7.0])
 def test_a_cancelled_life_runs_again_the_same(name: str, at_s: float) -> None:
-    recording = lived(name, wishes=[(at_s, m.Cancel(by="api")), (HOUR_S, m.Hide())])
+    recording = lived(name, wishes={at_s: m.Cancel(by="api"), HOUR_S: m.Hide()})
     assert {"cancel.requested", "job.cancelled"} & {*types(recording)}
     same(recording)
 
 
 def test_what_a_person_did_days_later_is_done_again() -> None:
-    wishes = [(20 * HOUR_S, m.Resubmit(accept_cost=True)), (40 * HOUR_S, m.Hide())]
+    wishes = {20 * HOUR_S: m.Resubmit(accept_cost=True), 40 * HOUR_S: m.Hide()}
     recording = lived("runway", point="lost", wishes=wishes)
     assert types(recording)[3:5] == ["job.parked", "attempt.opened"]
     assert types(recording)[-2:] == ["job.succeeded", "job.hidden"]
@@ -215,7 +214,7 @@ async def test_it_runs_inside_a_loop_as_well() -> None:
 
 
 def test_two_days_cost_milliseconds() -> None:
-    recording = lived("kling", wishes=[(48 * HOUR_S, m.Hide())])
+    recording = lived("kling", wishes={48 * HOUR_S: m.Hide()})
     assert recording.events[-1].at - recording.events[0].at >= 48 * HOUR_S
     again(recording)
     began_s = time.perf_counter()
@@ -463,7 +462,7 @@ def test_a_decider_that_is_changed_is_seen_by_both(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_command_that_is_refused_today_is_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    recording = lived("runway", wishes=[(3.0, m.Cancel())])
+    recording = lived("runway", wishes={3.0: m.Cancel()})
     usual = decider._running
 
     def stubborn(command: m.Command, state: m.Running, now: float) -> list[m.Event]:

@@ -16,14 +16,24 @@ from rushes.actors import messages as m
 from rushes.actors.callbacks import Hearing
 from rushes.actors.perform import Performer
 from rushes.actors.system import System
-from rushes.adapters.base import Adapter, Failed, Keep, Recorder, Request, Response, Sink, needs_prepare
+from rushes.adapters.base import (
+    Adapter,
+    CallRecorder,
+    Failed,
+    Keep,
+    Recorder,
+    Request,
+    Response,
+    Sink,
+    needs_prepare,
+)
 from rushes.adapters.callbacks import Callbacks
 from rushes.assets import Assets, KeepAs
 from rushes.emulators.base import Delivery
 from rushes.eventstore.base import Recorded, Stored, Write
 from rushes.eventstore.memory import MemoryStore
 from rushes.faults import Fault, RushesError, Unavailable
-from rushes.testing.loop import run
+from rushes.testing.loop import VirtualLoop, run
 from rushes.testing.orders import Order
 from rushes.testing.wires import EPOCH_S, Wire, kept
 from rushes.units import AssetRef, keyed_job_id
@@ -43,6 +53,7 @@ NO_WISHES: Final[Mapping[float, m.Command]] = {}
 class Ending(Struct, frozen=True):
     """How it ended."""
 
+    job_id: str
     job: m.Job
     events: tuple[m.Event, ...]
     crashed: bool
@@ -112,8 +123,10 @@ class _Line:
 
     async def keep(self, adapter: Adapter, target: Target, ask: Keep, sink: Sink) -> AssetRef:  # noqa: ARG002
         """A result."""
-        reply = self._wire.fetch(ask, self.now())
-        return await sink(_once(reply.body), media_type=kept(reply).media_type, size_bytes=len(reply.body))
+        reply, loop = self._wire.fetch(ask, self.now()), asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        with loop.real_work():
+            return await sink(_once(reply.body), media_type=kept(reply).media_type, size_bytes=len(reply.body))
 
     async def _die(self) -> None:
         self._point = None
@@ -142,11 +155,13 @@ class _Parts(Struct, frozen=True):
     rng: random.Random
     callbacks: Callbacks | None
     recorder: Recorder | None
+    calls: CallRecorder | None
+    assets: Assets
 
     def system(self) -> System:
         """Another process."""
         adapters = {self.wire.adapter.name: self.wire.adapter}
-        performer = Performer(adapters, self.line, _Shelf(), self.line, _probe, self.recorder, self.callbacks)
+        performer = Performer(adapters, self.line, self.assets, self.line, _probe, self.recorder, self.callbacks)
         return System(store=self.store, adapters=adapters, performer=performer, clock=self.line, rng=self.rng)
 
 
@@ -158,6 +173,10 @@ def live_through(
     callbacks: Callbacks | None = None,
     wishes: Mapping[float, m.Command] = NO_WISHES,
     recorder: Recorder | None = None,
+    calls: CallRecorder | None = None,
+    until_s: float = PATIENCE_S,
+    assets: Assets | None = None,
+    at_least_once: int = 0,
 ) -> Ending:
     """Run one job until it has ended or waits for a person.
 
@@ -171,20 +190,31 @@ def live_through(
         callbacks: with it the provider is asked to call back, and what its twin says then is heard within seconds.
         wishes: what its user tells it, by the seconds after its beginning. One that it refuses raises CommandRejected.
         recorder: overhears the line, so that the log names the exchanges of each event.
+        calls: overhears the callbacks, likewise.
+        until_s: its life is cut off so many seconds after its beginning, but not before it has died at `point`.
+        assets: keeps its takes. The order is chance while a disk is at work. None: they are looked at and dropped.
+        at_least_once: new attempts that its user allows, and may pay for, while an earlier one is in doubt.
     """
     wire.ready(order)
     store, rng = _Log(), random.Random(seed)  # noqa: S311 - to be the same every time
-    parts = _Parts(wire, _Line(wire, store, point), store, rng, callbacks, recorder)
-    return run(_live(parts, order, point, sorted(wishes.items())), seed)
+    parts = _Parts(wire, _Line(wire, store, point), store, rng, callbacks, recorder, calls, assets or _Shelf())
+    return run(_live(parts, order, point, sorted(wishes.items()), until_s, at_least_once), seed)
 
 
-async def _live(parts: _Parts, order: Order, point: Point | None, wishes: list[tuple[float, m.Command]]) -> Ending:
+async def _live(
+    parts: _Parts,
+    order: Order,
+    point: Point | None,
+    wishes: list[tuple[float, m.Command]],
+    until_s: float,
+    at_least_once: int,
+) -> Ending:
     wire, line, store, callbacks = parts.wire, parts.line, parts.store, parts.callbacks
     loop, name = asyncio.get_running_loop(), keyed_job_id(TENANT, order.about, 0)
     system = parts.system()
     await system.start()
     late: list[Delivery] = []
-    await system.generate(name, TENANT, _request(wire, order))
+    await system.generate(name, TENANT, _request(wire, order, at_least_once))
     crashed, pause_s = False, PAUSE_S if callbacks is None else CALL_S
     while True:
         if point in ("before", "after", "told") and not crashed:
@@ -195,18 +225,18 @@ async def _live(parts: _Parts, order: Order, point: Point | None, wishes: list[t
             system = parts.system()
             await system.start()
         if callbacks is not None:
-            hearing = Hearing(system, {wire.adapter.name: wire.adapter}, line, callbacks)
+            hearing = Hearing(system, {wire.adapter.name: wire.adapter}, line, callbacks, parts.calls)
             late = [one for one in (*late, *wire.twin.due(line.now())) if not await _heard(hearing, one)]
         while wishes and wishes[0][0] <= loop.time():
             await system.ask(name, wishes.pop(0)[1])
         job = (await system.look(name)).job
-        if (isinstance(job, m.Ended | m.Parked) and not wishes) or loop.time() > PATIENCE_S:
+        if (isinstance(job, m.Ended | m.Parked) and not wishes) or loop.time() >= until_s:
             await system.stop(0.0)
             stream = await store.find(name)
             assert stream is not None
             log = tuple(await store.read(stream.id))
-            return Ending(job, tuple(map(codec.decode, log)), crashed, loop.time(), log)
-        await asyncio.sleep(min(pause_s, wishes[0][0] - loop.time()) if wishes else pause_s)
+            return Ending(name, job, tuple(map(codec.decode, log)), crashed, loop.time(), log)
+        await asyncio.sleep(min(pause_s, min([until_s, *(at_s for at_s, _ in wishes)]) - loop.time()))
 
 
 async def _heard(hearing: Hearing, delivery: Delivery) -> bool:
@@ -222,9 +252,13 @@ async def _heard(hearing: Hearing, delivery: Delivery) -> bool:
     return True
 
 
-def _request(wire: Wire, order: Order) -> m.JobRequested:
+def _request(wire: Wire, order: Order, at_least_once: int) -> m.JobRequested:
     target = wire.target(order)
     needs = needs_prepare(wire.adapter, order.spec, target)
     return m.JobRequested(
-        spec=order.spec, route=(target,), needs=("prepare",) if needs else (), start_by=EPOCH_S + 3600.0
+        spec=order.spec,
+        route=(target,),
+        needs=("prepare",) if needs else (),
+        start_by=EPOCH_S + 3600.0,
+        at_least_once=at_least_once,
     )
