@@ -63,8 +63,11 @@ def load_all(folder: str | Path, since: float = 0.0) -> Iterator[Recording]:
         since: jobs that began then or later, in seconds since 1970.
 
     Raises:
+        NotFound: there is no log: no jobs at all would look like jobs that are all the same.
         Unavailable: the files cannot be read at the moment.
     """
+    if not (Path(folder) / LOG).is_file():
+        raise NotFound(f"There is no log in {folder}: name the data folder that the jobs were made in.")
     with closing(_Files(Path(folder) / LOG, Path(folder) / FLIGHT)) as files:
         for stream in files.streams():
             recording = files.recording(stream)
