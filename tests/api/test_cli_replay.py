@@ -27,7 +27,7 @@ from rushes.actors.actor import head_of
 from rushes.actors.codec import decode
 from rushes.actors.job import replay
 from rushes.cli import main
-from rushes.cli.arguments import Asked, parse
+from rushes.cli.arguments import Asked, Exit, parse
 from rushes.cli.replay import instant_of
 from rushes.eventstore.base import Birth, NewEvent, Write
 from rushes.eventstore.sqlite import SqliteStore
@@ -223,7 +223,7 @@ def test_looking_works_beside_the_owner_and_makes_no_folder(shell: Shell, tmp_pa
             assert told.count("same") == 2
 
     asyncio.run(beside())
-    assert main(["replay", "--all", "--data", str(tmp_path / "none")]) == 0
+    assert main(["replay", "--all", "--data", str(tmp_path / "none")]) == Exit.NOT_FOUND
     assert not (tmp_path / "none").exists()
 
 
