@@ -512,7 +512,7 @@ async def test_a_flood_of_callbacks_takes_a_few_rows_and_what_moves_the_job_is_k
 
 
 async def test_control_without_the_bound_all_of_it_is_kept(lossy: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rushes.flight.MAX_CALLS", 1_000)
+    monkeypatch.setattr("rushes.flight.record.MAX_CALLS", 1_000)
     job = await flooded(lossy, MAX_CALLS + 10)
     assert len(exchanges(lossy, job)) == MAX_CALLS + 11
 

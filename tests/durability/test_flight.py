@@ -617,7 +617,7 @@ async def test_control_a_reader_that_does_not_let_go_costs_what_cannot_be_writte
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await wire.open()
-    monkeypatch.setattr("rushes.flight.sqlite3.connect", partial(sqlite3.connect, timeout=0.05))
+    monkeypatch.setattr("rushes.flight.record.sqlite3.connect", partial(sqlite3.connect, timeout=0.05))
     flight = wire.flight()
     flight.hear(exchange(1, 100))
     flight.exchanges("job_1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,10 +19,11 @@ from sim_world import _ADAPTERS, EPOCH_S, TENANT, Control, World, live_through
 from rushes.actors.perform import Performer
 from rushes.flight import Flight
 from rushes.replay import Recording, rerun, timeline, verify
+from rushes.replay.traffic import was_cut_off
 
 structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
 NIGHTLY = bool(os.environ.get("RUSHES_NIGHTLY"))
-SEEDS = range(10_000 if NIGHTLY else 200)
+PARTS = [range(first, first + 200) for first in range(0, 10_000 if NIGHTLY else 200, 200)]
 # A report that was lost on its way to the log left no trace there: these plans are for the decider alone.
 UNTOLD = ("crash", "torn", "disk_full", "jump")
 
@@ -34,9 +36,10 @@ def lives(plan: Plan) -> Iterator[Recording]:
             yield Recording(job_id=name, tenant=TENANT, events=tuple(history))
 
 
-def test_every_simulated_log_implies_the_commands_that_give_it_back() -> None:
+@pytest.mark.parametrize("seeds", PARTS, ids=str)
+def test_every_simulated_log_implies_the_commands_that_give_it_back(seeds: range) -> None:
     commands, events = Counter[str](), 0
-    for seed in SEEDS:
+    for seed in seeds:
         for recording in lives(drawn(seed)):
             report = verify(recording)
             assert report.verdict == "same", (seed, report)
@@ -87,10 +90,11 @@ def recorded(plan: Plan, patch: pytest.MonkeyPatch) -> Iterator[Recording]:
         flight.close()
 
 
-def test_simulated_lives_run_again_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("seeds", PARTS, ids=str)
+def test_simulated_lives_run_again_the_same(monkeypatch: pytest.MonkeyPatch, seeds: range) -> None:
     """Outages, lost and doubled answers, users and restarts among them; the provider of each class of doubt."""
     count, phases = 0, Counter[str]()
-    for seed in range(2 * len(SEEDS)):
+    for seed in range(2 * seeds.start, 2 * seeds.stop):
         plan = drawn(seed)
         if any(fault.kind in UNTOLD for fault in plan.faults):
             continue
@@ -104,10 +108,20 @@ def test_simulated_lives_run_again_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     assert {"job.succeeded", "job.failed", "job.cancelled", "job.parked"} <= set(phases)
 
 
-def test_most_lives_of_processes_that_die_run_again_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_in_the_middle_of_a_cancel_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks in two steps; the process that stopped between them began with the first one again."""
+    (stopped,) = [one for one in recorded(drawn(2533), monkeypatch) if any(map(was_cut_off, one.exchanges))]
+    assert rerun(stopped, dict(_ADAPTERS)).verdict == "same"
+    module = import_module("rushes.replay.rerun")
+    monkeypatch.setattr(module, "_cut_cancels", lambda *_: ())  # the negative control
+    assert rerun(stopped, dict(_ADAPTERS)).verdict == "diverged"
+
+
+@pytest.mark.parametrize("seeds", PARTS[::4], ids=str)
+def test_most_lives_of_processes_that_die_run_again_the_same(monkeypatch: pytest.MonkeyPatch, seeds: range) -> None:
     """The others are said to differ: what a process took along with it is in no record."""
     verdicts = Counter[str]()
-    for seed in range(len(SEEDS) // 4):
+    for seed in seeds[:50]:
         plan = drawn(seed)
         if any(fault.kind == "jump" for fault in plan.faults):
             continue

@@ -43,7 +43,7 @@ from rushes.replay.likeness import unlike
 from rushes.replay.recording import Recording
 from rushes.replay.report import Difference, Report, Verdict
 from rushes.replay.timeline import meta_of, names
-from rushes.replay.traffic import SOON_S, Question, Tape, body_of, is_whole
+from rushes.replay.traffic import SOON_S, Question, Tape, body_of, is_whole, was_cut_off
 from rushes.replay.verify import Cannot, Diverged, Line, belongs, command_of, fold, read, shown, traffic_of
 from rushes.testing.loop import run
 from rushes.units import REPLAYING
@@ -513,9 +513,10 @@ async def _never() -> NoReturn:
 def acts(lines: Sequence[Line], exchanges: Sequence[Exchange]) -> list[Act]:
     """What came from outside, in its order. Raises Cannot, and Diverged where the events cannot be folded.
 
-    A restart is known by the doubt that its next system declared. One that left none left no trace in the events.
+    A restart is known by the doubt that its next system declared, or by a cancel that it began anew: any other request
+    that was no longer waited for is simply made again. One that left no such trace is not repeated.
     """
-    found: list[Act] = []
+    found = [Act(at, 1 + place, None) for at, place in _cut_cancels(lines, exchanges)]
     job: Job = New()
     calls = {one.id: one for one in exchanges if one.flow == "callback"}
     for place, line in enumerate(lines):
@@ -527,7 +528,17 @@ def acts(lines: Sequence[Line], exchanges: Sequence[Exchange]) -> list[Act]:
             elif command == "RecordDoubt" and not line.meta.x:
                 found.append(Act(at - RESTART_S, version, None))
         job = fold(job, line)
-    return found
+    return sorted(found, key=lambda act: (act.version, act.at))
+
+
+def _cut_cancels(lines: Sequence[Line], exchanges: Sequence[Exchange]) -> Iterator[tuple[float, int]]:
+    """When the process stopped in the middle of a cancel, and how many events there were by then."""
+    for one in filter(was_cut_off, exchanges):
+        before = [line.event for line in lines if line.recorded.at <= one.last_at]
+        asked = any(isinstance(event, m.CancelRequested) for event in before)
+        answered = any(isinstance(event, m.CancelAnswered) for event in before)
+        if one.flow in ("cancel", "status") and asked and not answered:
+            yield one.last_at, len(before)
 
 
 def _told(recording: Recording, lines: Sequence[Line], adapters: Mapping[str, Adapter]) -> dict[str, Adapter]:

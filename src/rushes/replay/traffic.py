@@ -65,13 +65,17 @@ def plays(recording: Recording) -> Iterator[Play]:
     named = names(recording)
     for one in recording.exchanges:
         duration_s = one.duration_ms / 1000
-        versions, fault = named.get(one.id, [1]), one.answered.fault
-        never = fault is not None and fault.code == "cancelled"
+        versions, never = named.get(one.id, [1]), was_cut_off(one)
         yield Play(exchange=one, asked_at=one.at, at=one.at + duration_s, after=versions[0] - 1, never=never)
         if one.count > 1:
             if one.flow != "status":
                 yield from [Play(exchange=one, asked_at=one.at, at=0.0)] * (one.count - 2)
             yield Play(exchange=one, asked_at=one.last_at - duration_s, at=one.last_at, after=versions[-1] - 1)
+
+
+def was_cut_off(one: Exchange) -> bool:
+    """Whether the process stopped before the answer came."""
+    return one.answered.fault is not None and one.answered.fault.code == "cancelled"
 
 
 class Tape:
