@@ -121,7 +121,7 @@ class Life:
         adapters = world.adapters
         performer = Performer(adapters, Line(self), SimAssets(world), world, world.probe)
         disk = world.control.disk(self)
-        max_idle = 0 if world.plan.seed % 2 else MAX_IDLE  # 0: each job is loaded again when it is due or asked for
+        max_idle = world.control.max_idle(world.plan)
         self.system = System(
             store=disk, adapters=adapters, performer=performer, clock=world, rng=rng, max_idle=max_idle
         )
@@ -230,6 +230,10 @@ class Control:
 
     def rng(self, seed: str) -> random.Random:
         return random.Random(seed)
+
+    def max_idle(self, plan: Plan) -> int:
+        """0: each job is loaded again when it is due or asked for."""
+        return 0 if plan.seed % 2 else MAX_IDLE
 
 
 class World:

@@ -9,10 +9,12 @@ import random
 import pytest
 
 from rushes.actors import lanes
-from rushes.actors.lanes import Lane, Places
+from rushes.actors.lanes import Lane, Learned, Places
 from rushes.adapters.capabilities import Capabilities
 from rushes.faults import Fault
 from rushes.testing.loop import run
+
+LEARNED = Learned(heard_at=1_700_000_000.123, tried_at=1_700_000_001.5, pause_s=7.25, troubles=4, bad_files=3)
 
 
 class Woken:
@@ -99,22 +101,31 @@ def test_a_million_timers_are_nothing_that_the_garbage_collector_looks_through()
     async def main() -> None:
         _, lane = make()
         for stream in range(10_000):
-            lane.wake_at(stream, 100 + stream % 7, 1_700_000_000.0)
+            lane.wake_at(stream, 100 + stream % 7)
+            lane.remember(stream, LEARNED, None)
         assert not gc.is_tracked(lane._streams)
         assert sum(map(len, map(gc.get_referents, [*lane._buckets.values(), lane._ticks]))) < 50  # types, and 7 ticks
 
     run(main())
 
 
-def test_when_a_provider_was_heard_is_kept_beside_the_timer() -> None:
+def test_what_a_job_has_learned_is_kept_beside_its_timer() -> None:
     async def main() -> None:
         woken, lane = make()
-        lane.wake_at(7, 0.01, 1_700_000_000.123)
-        assert lane.heard_at(7) == 1_700_000_000.123
+        fault = Fault("rate_limited", "It is busy.", retryable=True)
+        assert lane.recall(7) == (Learned(), None)
+        lane.wake_at(7, 0.01)
+        lane.remember(7, LEARNED, fault)
+        assert lane.recall(7) == (LEARNED, fault)
+        lane.wake_at(7, 0.02)
         await woken.wait(1)
-        assert lane.heard_at(7) == 1_700_000_000.123
+        assert lane.recall(7) == (LEARNED, fault)
+        lane.came_back(7)
+        assert lane.recall(7) == (LEARNED, None)
+        lane.remember(7, Learned(troubles=1_000, bad_files=1_000, pause_s=1e6), fault)
+        assert lane.recall(7)[0] == Learned(troubles=63, bad_files=63, pause_s=655.35)
         lane.forget(7)
-        assert lane.heard_at(7) == 0.0
+        assert lane.recall(7) == (Learned(), None)
 
     run(main())
 

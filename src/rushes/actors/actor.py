@@ -16,7 +16,7 @@ from msgspec.structs import force_setattr
 from rushes.actors import codec
 from rushes.actors import messages as m
 from rushes.actors.job import decide, evolve
-from rushes.actors.lanes import Lane, Places
+from rushes.actors.lanes import Lane, Learned, Places
 from rushes.actors.messages import Command, Ended, Event, Job, New, Owed
 from rushes.actors.words import billed_word
 from rushes.eventstore.base import Birth, Head, Recorded, Stored, Write
@@ -131,6 +131,16 @@ class Actor:
         if history:
             self.version, self.born_at, self.at = history[-1].version, history[0].at, history[-1].at
             self.trace = codec.trace_of(history[0])
+
+    @property
+    def learned(self) -> Learned:
+        """What is to outlast the memory, and no event tells."""
+        return Learned(self.heard_at, self.tried_at, self.pause_s, self.troubles, self.bad_files)
+
+    def recall(self, learned: Learned, trouble: Fault | None) -> None:
+        """Go on where it was left."""
+        self.heard_at, self.tried_at, self.pause_s, self.troubles, self.bad_files = learned
+        self.trouble = trouble
 
     def decide(self, asked: Sequence[Asked], now: float) -> Turn:
         """What all these come to. Raises whatever a bug raises."""

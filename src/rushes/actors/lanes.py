@@ -1,7 +1,8 @@
 """A lane is all that goes to one provider under one credential: who is due when, who may go now, and how it fares.
 
 A waiting job costs eight bytes in the array of its tick and an entry in one dictionary: no task, no closure, and one
-timer for all. The garbage collector looks through neither of them, so a million cost no pause.
+timer for all. The garbage collector looks through neither of them, so a million cost no pause. The entry also holds
+what a job that left the memory had learned and no event tells, so that leaving changes nothing for its provider.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable
 from math import inf
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from rushes.faults import Code, Fault
 
@@ -23,9 +24,13 @@ CREDENTIAL_PAUSE_S: Final = (60.0, 600.0)
 _UNHEALTHY: Final = frozenset[Code]({"provider_unavailable", "no_answer", "not_sent", "bad_answer"})
 _BUSY: Final = frozenset[Code]({"rate_limited", "quota_exceeded"})
 _OURS: Final = frozenset[Code]({"internal_error", "storage_failed"})
-_HEARD_BITS: Final = 44  # milliseconds since 1970
+MAX_TROUBLES: Final = 10_000  # jobs out of memory of which it is known why the last effect came to nothing
 _ALMOST: Final = 0.001  # of a tick: a loop may ring a timer a little early
-_HEARD_MASK: Final = 2**_HEARD_BITS - 1
+_TIME_BITS: Final = 44  # milliseconds since 1970
+_PAUSE_BITS: Final = 16  # hundredths of a second
+_COUNT_BITS: Final = 6
+_BITS: Final = 2 * _TIME_BITS + _PAUSE_BITS + 2 * _COUNT_BITS
+_MASK: Final = 2**_BITS - 1
 
 Wake = Callable[["Lane", list[int]], None]
 
@@ -41,6 +46,16 @@ class Limits(Protocol):
     def calls_at_once(self) -> int: ...
     @property
     def fetches_at_once(self) -> int: ...
+
+
+class Learned(NamedTuple):
+    """What a job that leaves the memory has learned and no event tells."""
+
+    heard_at: float = 0.0  # when its provider last answered about it, in seconds since 1970, like the next
+    tried_at: float = 0.0  # when the last effect ended
+    pause_s: float = 0.0  # from then on, as the provider wished; at most 655
+    troubles: int = 0  # effects in a row that came to nothing; like the next at most 63
+    bad_files: int = 0  # answers in place of the next take that were none
 
 
 class Places:
@@ -170,9 +185,10 @@ class Lane:
         self.sends = Places(limits.submits_at_once, self._wake, limits.submit_interval_s)
         self.calls = Places(limits.calls_at_once, self._wake)
         self.fetches = Places(limits.fetches_at_once, self._wake)
-        self._streams: dict[int, int] = {}  # the tick it is due at, and when its provider was heard, in one integer
+        self._streams: dict[int, int] = {}  # the tick it is due at, and what it has learned, in one integer
         self._buckets: dict[int, array[int]] = {}  # tick → streams; those that `_streams` knows otherwise are stale
         self._ticks: list[int] = []  # a heap of those that have a bucket
+        self._troubles: dict[int, Fault] = {}  # of those that left the memory
         self._last_of_many = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_tick = 0
@@ -189,18 +205,12 @@ class Lane:
         """How many unfinished jobs have left a timer here."""
         return len(self._streams)
 
-    def wake_at(self, stream: int, due: float, heard_at: float = 0.0) -> None:
-        """Wake the stream then, instead of whenever it was to be woken before.
-
-        Args:
-            stream: which.
-            due: on the loop's clock.
-            heard_at: when its provider was last heard, in seconds since 1970: kept for whoever loads the stream.
-        """
+    def wake_at(self, stream: int, due: float) -> None:
+        """Wake the stream then, on the loop's clock, instead of whenever it was to be woken before."""
         tick = int(max(due, 0.0) * TICKS_A_S) + 1
-        known = self._streams.get(stream)
-        self._streams[stream] = tick << _HEARD_BITS | int(heard_at * 1000)
-        if known is None or known >> _HEARD_BITS != tick:
+        known = self._streams.get(stream, 0)
+        self._streams[stream] = tick << _BITS | known & _MASK
+        if known >> _BITS != tick:
             self._put(stream, tick)
         if self._timer is None or tick < self._timer_tick:
             self._arm()
@@ -211,17 +221,30 @@ class Lane:
         self._last_of_many = first + len(streams) * each_s
         for n, stream in enumerate(streams):
             tick = int((first + n * each_s) * TICKS_A_S) + 1
-            self._streams[stream] = tick << _HEARD_BITS
+            self._streams[stream] = tick << _BITS
             self._put(stream, tick)
         self._arm()
 
-    def heard_at(self, stream: int) -> float:
-        """When the stream's provider was last heard, as far as that was kept; else 0."""
-        return (self._streams.get(stream, 0) & _HEARD_MASK) / 1000
+    def remember(self, stream: int, learned: Learned, trouble: Fault | None) -> None:
+        """The stream leaves the memory: keep this for whoever loads it."""
+        kept = _packed(learned)
+        if kept or stream in self._streams:
+            self._streams[stream] = self._streams.get(stream, 0) & ~_MASK | kept
+        if trouble is not None and len(self._troubles) < MAX_TROUBLES:
+            self._troubles[stream] = trouble
+
+    def recall(self, stream: int) -> tuple[Learned, Fault | None]:
+        """What is remembered of a stream that is not in memory."""
+        return _unpacked(self._streams.get(stream, 0)), self._troubles.get(stream)
+
+    def came_back(self, stream: int) -> None:
+        """It is in memory again, and knows better from now on."""
+        self._troubles.pop(stream, None)
 
     def forget(self, stream: int) -> None:
         """The stream wants nothing here any more."""
         self._streams.pop(stream, None)
+        self._troubles.pop(stream, None)
         self.decline(stream)
 
     def decline(self, stream: int) -> None:
@@ -235,6 +258,7 @@ class Lane:
         if self._timer is not None:
             self._timer.cancel()
         self._streams.clear()
+        self._troubles.clear()
         self._buckets.clear()
         self._ticks.clear()
         for places in (self.sends, self.calls, self.fetches):
@@ -267,8 +291,8 @@ class Lane:
             tick = heapq.heappop(self._ticks)
             for stream in self._buckets.pop(tick):
                 known = self._streams.get(stream, 0)
-                if known >> _HEARD_BITS == tick:
-                    self._streams[stream] = known & _HEARD_MASK  # due no more; when it was heard stays known
+                if known >> _BITS == tick:
+                    self._streams[stream] = known & _MASK  # due no more
                     due.append(stream)
         self._arm()
         if due:
@@ -306,6 +330,28 @@ class Lane:
             one.close_until(until)
         if until > self.closed_until:
             self.closed_until, self.closed_by = until, code
+
+
+def _packed(learned: Learned) -> int:
+    kept = 0
+    for value, bits in (
+        (round(learned.heard_at * 1000), _TIME_BITS),
+        (round(learned.tried_at * 1000), _TIME_BITS),
+        (round(learned.pause_s * 100), _PAUSE_BITS),
+        (learned.troubles, _COUNT_BITS),
+        (learned.bad_files, _COUNT_BITS),
+    ):
+        kept = kept << bits | min(value, 2**bits - 1)
+    return kept
+
+
+def _unpacked(kept: int) -> Learned:
+    counts, pauses = 2**_COUNT_BITS - 1, 2**_PAUSE_BITS - 1
+    bad_files, kept = kept & counts, kept >> _COUNT_BITS
+    troubles, kept = kept & counts, kept >> _COUNT_BITS
+    pause, kept = kept & pauses, kept >> _PAUSE_BITS
+    times = 2**_TIME_BITS - 1
+    return Learned((kept >> _TIME_BITS & times) / 1000, (kept & times) / 1000, pause / 100, troubles, bad_files)
 
 
 def _pause_s(bounds: tuple[float, float], times: int) -> float:

@@ -250,7 +250,7 @@ class System:
         contact: asyncio.Future[None] = self._loop.create_future()
         self._contacts.setdefault(stream.id, []).append(contact)
         lane = self._lane(lane_of(snapshot.job))
-        lane.wake_at(stream.id, self._loop.time(), lane.heard_at(stream.id))
+        lane.wake_at(stream.id, self._loop.time())
         await asyncio.wait([contact], timeout=timeout_s)
         return await self.look(name)
 
@@ -270,14 +270,15 @@ class System:
     def _poll_now(self, stream: int, lane: Lane, min_s: float) -> None:
         """Unless it was asked meanwhile, perhaps before what we were told: then once more."""
         del self._soon[stream]
-        now, heard_at, live = self._clock.now(), lane.heard_at(stream), self._live.get(stream)
+        now, live = self._clock.now(), self._live.get(stream)
+        heard_at = live.heard_at if live is not None else lane.recall(stream)[0].heard_at
         if live is not None and isinstance(live.effect, m.Ask):
             heard_at = now
         if heard_at <= now < heard_at + min_s:
             self._poll_after(stream, lane, min_s, heard_at)
             return
         self._contacts.setdefault(stream, [])
-        lane.wake_at(stream, self._loop.time(), heard_at)
+        lane.wake_at(stream, self._loop.time())
 
     @property
     def lanes(self) -> Sequence[Lane]:
@@ -306,7 +307,8 @@ class System:
                 _log.error("job.unreadable", job=actor.job_id, detail=actor.detail)
                 unreadable.append(actor)
             elif actor.stream is not None and actor.stream not in self._live:
-                actor.lane = self._lane(lane_of(actor.job))
+                lane = actor.lane = self._lane(lane_of(actor.job))
+                lane.came_back(actor.stream)
                 self._live[actor.stream] = self._names[actor.name] = actor
         return unreadable
 
@@ -330,9 +332,9 @@ class System:
             detail = f"The events of {stream.name} do not follow each other ({type(error).__name__}): please report it."
             return Unreadable(detail, job_id=stream.name)
         if (live := self._live.get(stream.id)) is not None:
-            actor.trouble = live.trouble
-        if (lane := self._lanes.get(lane_of(actor.job))) is not None:
-            actor.heard_at = lane.heard_at(stream.id)
+            actor.recall(live.learned, live.trouble)
+        elif (lane := self._lanes.get(lane_of(actor.job))) is not None:
+            actor.recall(*lane.recall(stream.id))
         return actor
 
     def _wake(self, lane: Lane, streams: list[int]) -> None:
@@ -688,7 +690,7 @@ class System:
 
     def _sleep(self, actor: Actor, lane: Lane, wait_s: float) -> None:
         assert actor.stream is not None
-        lane.wake_at(actor.stream, self._loop.time() + wait_s, actor.heard_at)
+        lane.wake_at(actor.stream, self._loop.time() + wait_s)
         self._rest(actor)
 
     def _wait_for_a_place(self, actor: Actor, lane: Lane) -> None:
@@ -704,7 +706,10 @@ class System:
         self._idle[actor.stream] = None
         if len(self._idle) > self._most_idle:
             for stream in list(islice(self._idle, len(self._idle) - self._max_idle)):
-                del self._idle[stream], self._names[self._live.pop(stream).name]
+                left = self._live.pop(stream)
+                del self._idle[stream], self._names[left.name]
+                if left.lane is not None:
+                    left.lane.remember(stream, left.learned, left.trouble)
 
     # ── small things ──
 
