@@ -28,7 +28,7 @@ from rushes.adapters.http import Http
 from rushes.adapters.replicate import Replicate
 from rushes.assets import Assets
 from rushes.faults import BadRequest, Unavailable
-from rushes.flight import MAX_CALLS, MIN_BYTES, Exchange, Flight, FlightTap, Heard, read
+from rushes.flight import MAX_CALLS, MIN_BYTES, Exchange, Flight, FlightTap, Heard, read, read_runs
 from rushes.main import Settings, load_settings, open_studio
 from rushes.studio import Studio
 from rushes.units import AssetRef
@@ -41,6 +41,7 @@ KEY = "r8_" + "canary" * 6
 SIGNED = "https://files.example/clip.mp4?X-Amz-Signature=5167ed0001&expires=1"
 REPLICATE = Replicate()
 TARGET = Target(provider="replicate", model="prunaai/p-video", credential="REPLICATE_API_TOKEN")
+FOREVER_S = 1e11
 POLL = Request(method="GET", url="/predictions/p1")
 
 
@@ -360,6 +361,48 @@ async def test_a_callback_is_kept_without_what_signs_it_and_by_its_head_where_it
     assert (b"me.example" in written, KEY.encode() in written, b"5167ed0001" in written) == (True, False, False)
 
 
+# ── which processes there were ────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_the_record_knows_from_when_to_when_somebody_worked(wire: Wire) -> None:
+    await wire.open()
+    assert read_runs(wire.path, 0.0, FOREVER_S) == []
+    first = wire.flight()
+    assert not wire.path.exists(), "there is nothing that a run could be the next of"
+    first.hear(exchange(1, 10))
+    first.exchanges("job_1")
+    (running,) = read_runs(wire.path, 0.0, FOREVER_S)
+    assert not running.ended
+    await asyncio.to_thread(first.close)
+    (ended,) = read_runs(wire.path, 0.0, FOREVER_S)
+    assert ended.ended
+    assert ended.began_at == running.began_at <= running.seen_at <= ended.seen_at
+    wire.clock.ahead_s = 30.0
+    second = wire.flight()  # of a process that asks nobody
+    await asyncio.to_thread(second.close)
+    runs = read_runs(wire.path, 0.0, FOREVER_S)
+    assert runs[0] == ended
+    assert runs[1].ended
+    assert runs[1].began_at >= ended.seen_at + 29
+    assert read_runs(wire.path, runs[1].began_at, FOREVER_S) == read_runs(wire.path, ended.seen_at + 1, FOREVER_S)
+    assert read_runs(wire.path, 0.0, ended.seen_at) == [ended]
+
+
+async def test_runs_leave_as_exchanges_do_and_there_are_never_many(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rushes.flight.record.MAX_RUNS", 3)
+    await wire.open()
+    for number in range(5):
+        wire.clock.ahead_s = 10.0 * number
+        flight = wire.flight(keep_s=1_000.0)
+        flight.hear(exchange(number, 10))
+        await asyncio.to_thread(flight.close)
+    assert len(read_runs(wire.path, 0.0, FOREVER_S)) == 3
+    wire.clock.ahead_s = 1_035.0  # all but the last two are too old
+    flight = wire.flight(keep_s=1_000.0)
+    await asyncio.to_thread(flight.close)
+    assert len(read_runs(wire.path, 0.0, FOREVER_S)) == 2
+
+
 # ── what is never kept ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -663,6 +706,10 @@ def test_killed_at_any_moment_what_was_written_is_there_and_the_record_goes_on(t
         assert told in there
         assert known in (0, *there)
         known = told
+    runs = read_runs(path, 0.0, FOREVER_S)
+    assert [run.ended for run in runs] == [False] * KILLS
+    times = [at for run in runs for at in (run.began_at, run.seen_at)]
+    assert times == sorted(times)
     assert not (tmp_path / "flight.db.aside").exists()
 
 

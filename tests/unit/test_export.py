@@ -21,7 +21,7 @@ from rushes.adapters.base import Output
 from rushes.assets import StorageTrouble
 from rushes.eventstore.base import Head, Recorded
 from rushes.faults import Conflict, Fault, NotFound, RushesError, Unreadable
-from rushes.flight import Answered, Asked, Content, Exchange
+from rushes.flight import Answered, Asked, Content, Exchange, Run
 from rushes.replay.export import import_file, import_path, read_file, shareable, write_file
 from rushes.replay.recording import InputDigest, Recording
 
@@ -94,6 +94,7 @@ RECORDINGS = st.builds(
     inputs=st.lists(
         st.builds(InputDigest, role=TEXTS, sha256=TEXTS, media_type=TEXTS, size_bytes=WHOLE), max_size=2
     ).map(tuple),
+    runs=st.lists(st.builds(Run, began_at=TIMES, seen_at=TIMES, ended=st.booleans()), max_size=2).map(tuple),
     versions=st.dictionaries(TEXTS, TEXTS, max_size=2),
     head=st.none() | st.builds(Head, open=st.booleans(), lane=TEXTS),
 )
@@ -165,7 +166,8 @@ def test_an_address_in_an_event_loses_what_signs_it(tmp_path: Path) -> None:
 def test_a_file_is_readable_and_in_one_order(tmp_path: Path) -> None:
     path = written(ONE, tmp_path)
     assert list(msgspec.json.decode(path.read_bytes())) == [
-        "rushes_recording", "job_id", "tenant", "versions", "head", "inputs", "events", "exchanges", "sha256",
+        "rushes_recording", "job_id", "tenant", "versions", "head", "inputs", "events", "exchanges", "runs",
+        "sha256",
     ]  # fmt: skip
     assert '"prompt": "a lake"' in path.read_text(), "prompts are in it: the page says so"
     first = path.read_bytes()

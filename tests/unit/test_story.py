@@ -28,6 +28,7 @@ from rushes.cli.story import (
     sides,
 )
 from rushes.faults import Fault
+from rushes.flight import Run
 from rushes.replay import Difference, Recording, Report, compare, timeline, verify
 from rushes.replay.likeness import leaves
 
@@ -67,6 +68,18 @@ def test_each_event_is_a_line_with_its_number_its_time_and_what_it_says() -> Non
         ["6", "78.000", "take.stored", "take 1, video/mp4, 987.7 kB"],
         ["7", "78.000", "job.succeeded"],
     ]
+
+
+def test_between_events_stands_that_the_process_ended_and_how() -> None:
+    stopped = Run(began_at=T0 - 5, seen_at=T0 + 20, ended=True)
+    killed = Run(began_at=T0 + 47.5, seen_at=T0 + 70, ended=False)
+    last = Run(began_at=T0 + 76, seen_at=T0 + 99, ended=False)
+    shown = [line.strip() for line in told(replace(played(), runs=(stopped, killed, last))) if "began again" in line]
+    assert shown == [
+        "·     47.500  ↻ rushes began again, 27.5 s after it was stopped",
+        "·     76.000  ↻ rushes began again: it had been killed",
+    ]
+    assert not any("began again" in line for line in told(replace(played(), runs=(stopped,))))
 
 
 def test_below_an_event_stand_its_changes_and_the_exchange_that_it_came_from() -> None:

@@ -26,7 +26,7 @@ from rushes.cli.screen import Screen, size
 from rushes.cli.story import Held, Story, comparison_lines, decision_lines, held_lines, held_row, many
 from rushes.cli.upkeep import interruptible
 from rushes.faults import NotFound, RushesError, Unreadable, bad
-from rushes.flight import Exchange
+from rushes.flight import Exchange, Run
 from rushes.main import Settings, installed_adapters, with_models
 from rushes.replay import (
     Change,
@@ -82,6 +82,7 @@ class Document(Struct, frozen=True, kw_only=True):
     versions: Mapping[str, str]
     events: list[Shown]
     other_exchanges: list[Exchange]  # that no event was told from
+    runs: tuple[Run, ...]  # the processes that did its work, as far as they are known
     state: JSON = None
 
 
@@ -162,6 +163,7 @@ def _document(story: Story, number: int | None) -> Document:
         versions=story.recording.versions,
         events=[_shown(story.steps[one - 1], story.phase(one)) for one in numbers],
         other_exchanges=[exchange for one in numbers for exchange in story.without_event(one)],
+        runs=story.recording.runs,
         state=None if number is None else plain(story.steps[number - 1].after),
     )
 

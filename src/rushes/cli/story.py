@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from rushes.cli.paper import Bit, Line, Paper, Style, cells, padded, sentence, shortened, whole
 from rushes.cli.screen import clock, instant, moment, plain, size
-from rushes.flight import Content, Exchange
+from rushes.flight import Content, Exchange, Run
 from rushes.replay import ASIDE, Change, Comparison, Difference, Recording, Report, Step, Verdict
 from rushes.replay.compare import Beside, Calls, Happened, Two
 from rushes.replay.likeness import leaves
@@ -172,14 +172,36 @@ class Story(Struct, frozen=True):
                 yield (Bit(f"{INDENT}⇄ {exchange.flow}, the same", "dim"),)
             else:
                 yield from exchange_lines(exchange, self.on, INDENT, most)
-        for exchange in self.without_event(number):
-            yield from exchange_lines(exchange, self.on, f"  ·  {self._after(exchange.at):>9}  ", most)
+        beside = [(one.at, one) for one in self.without_event(number)] + [(r.began_at, r) for r in self._begun(number)]
+        for at, one in sorted(beside, key=lambda entry: entry[0]):
+            first = f"  ·  {self._after(at):>9}  "
+            if isinstance(one, Exchange):
+                yield from exchange_lines(one, self.on, first, most)
+            else:
+                yield Bit(first, "dim"), Bit(f"↻ rushes began again{self._pause(one)}", "warn")
+
+    def _begun(self, number: int) -> Iterator[Run]:
+        """The processes that began after an event and before the next."""
+        begin, end = self._span(number)
+        for run in self.recording.runs:
+            if self.steps[0].at < run.began_at and begin <= run.began_at < end:
+                yield run
+
+    def _pause(self, run: Run) -> str:
+        """How the process before it ended."""
+        before = next((one for one in reversed(self.recording.runs) if one.began_at < run.began_at), None)
+        if before is None or not before.ended:
+            return ": it had been killed"
+        return f", {lasting(run.began_at - before.seen_at)} after it was stopped"
+
+    def _span(self, number: int) -> tuple[float, float]:
+        begin = self.steps[number - 1].at if number > 1 else float("-inf")
+        return begin, self.steps[number].at if number < len(self.steps) else float("inf")
 
     def without_event(self, number: int) -> Iterator[Exchange]:
         """The traffic after an event and before the next that no event was told from."""
         told_from = {exchange.id for step in self.steps for exchange in step.exchanges}
-        begin = self.steps[number - 1].at if number > 1 else float("-inf")
-        end = self.steps[number].at if number < len(self.steps) else float("inf")
+        begin, end = self._span(number)
         for exchange in self.recording.exchanges:
             if exchange.id not in told_from and begin <= exchange.at < end:
                 yield exchange

@@ -7,6 +7,8 @@ nothing, exchanges are dropped and counted. A poll that was answered like the on
 No key comes here: a line is overheard before the client adds them. All text is gone through all the same, for keys that
 a provider repeats and for signed addresses. Prompts stay in it: the record is as private as the log.
 
+Which processes did the work, and from when to when, is kept beside it: between two of them no job moved.
+
 What a provider says by itself, in a callback, is handed over by whoever hears it.
 
 A kill costs the last second. A file that is damaged, or a newer release's, is put aside.
@@ -14,7 +16,7 @@ A kill costs the last second. A file that is damaged, or a newer release's, is p
 
 from __future__ import annotations
 
-from rushes.flight.exchange import Answered, Asked, Content, Exchange, read
+from rushes.flight.exchange import Answered, Asked, Content, Exchange, Run, read, read_runs
 from rushes.flight.overhearing import FlightTap, Heard
 from rushes.flight.record import DEFAULT_KEEP_S, DEFAULT_MAX_BYTES, MAX_CALLS, MIN_BYTES, Flight, aside_of
 from rushes.flight.scribe import ANSWERED_HEADERS, Scribe
@@ -32,7 +34,9 @@ __all__ = [
     "Flight",
     "FlightTap",
     "Heard",
+    "Run",
     "Scribe",
     "aside_of",
     "read",
+    "read_runs",
 ]

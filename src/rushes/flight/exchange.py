@@ -13,7 +13,7 @@ from msgspec import Struct
 from rushes.adapters.base import FlowName, Worth
 from rushes.faults import Fault, Unavailable
 
-LAYOUT: Final = 1  # raise it with any change that an older release would read wrongly
+LAYOUT: Final = 2  # raise it with any change that an older release would read wrongly
 MAX_TEXT_BYTES: Final = 64 * 1024  # of a body's text
 
 
@@ -70,8 +70,31 @@ class Exchange(Struct, frozen=True, kw_only=True):
     answered: Answered
 
 
+class Run(Struct, frozen=True, kw_only=True):
+    """One process that did the jobs' work: a job did not move between one and the next."""
+
+    began_at: float  # seconds since 1970, UTC, like the next
+    seen_at: float  # when it ended; where it was killed, when it last wrote down an exchange of any job
+    ended: bool  # in order. False: it was killed, or is still running
+
+
 def read(path: Path, job: str) -> list[Exchange]:
     """What flight.db has about a job, the oldest first; for everybody, also beside its owner. Raises Unavailable."""
+    rows = _rows(path, "SELECT * FROM exchanges WHERE job = ? ORDER BY id", (job,))
+    try:
+        return [_exchange(row) for row in rows]
+    except msgspec.MsgspecError as error:
+        raise _unreadable(path, error) from error
+
+
+def read_runs(path: Path, since: float, until: float) -> list[Run]:
+    """The processes that ran within that time, the oldest first; as `read`."""
+    rows = _rows(path, "SELECT * FROM runs WHERE seen_at >= ? AND began_at <= ? ORDER BY began_at", (since, until))
+    return [Run(began_at=row["began_at"], seen_at=row["seen_at"], ended=bool(row["ended"])) for row in rows]
+
+
+def _rows(path: Path, question: str, about: tuple[str | float, ...]) -> list[sqlite3.Row]:
+    """All of it at once: the owner wants to write again."""
     if not path.is_file():
         return []
     try:
@@ -80,10 +103,13 @@ def read(path: Path, job: str) -> list[Exchange]:
                 return []
             check_layout(db)
             db.row_factory = sqlite3.Row
-            rows = db.execute("SELECT * FROM exchanges WHERE job = ? ORDER BY id", (job,)).fetchall()
-        return [_exchange(row) for row in rows]  # the owner can write again
-    except (sqlite3.Error, msgspec.MsgspecError) as error:
-        raise Unavailable(f"The flight record {path} cannot be read: {error}.") from error
+            return db.execute(question, about).fetchall()
+    except sqlite3.Error as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> Unavailable:
+    return Unavailable(f"The flight record {path} cannot be read: {error}.")
 
 
 def _exchange(row: sqlite3.Row) -> Exchange:

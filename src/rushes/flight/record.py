@@ -44,11 +44,16 @@ CREATE TABLE exchanges(id INTEGER PRIMARY KEY, job TEXT NOT NULL, attempt INT NO
   provider TEXT NOT NULL, method TEXT NOT NULL, url TEXT NOT NULL, status INT NOT NULL, at REAL NOT NULL,
   duration_ms REAL NOT NULL, count INT NOT NULL, last_at REAL NOT NULL, asked TEXT NOT NULL, answered TEXT NOT NULL
 ) STRICT;
-CREATE INDEX by_job ON exchanges(job, id)
+CREATE INDEX by_job ON exchanges(job, id);
+CREATE TABLE runs(began_at REAL PRIMARY KEY, seen_at REAL NOT NULL, ended INT NOT NULL) STRICT
 """
 INSERT: Final = "INSERT OR REPLACE INTO exchanges VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?)"
 COUNT: Final = "UPDATE exchanges SET count = ?, last_at = ? WHERE id = ?"
 DROP: Final = "DELETE FROM exchanges WHERE id IN (SELECT id FROM exchanges WHERE id < ? ORDER BY id LIMIT ?)"
+RUN: Final = "INSERT OR REPLACE INTO runs VALUES (?, ?, ?)"
+DROP_RUNS: Final = """DELETE FROM runs WHERE seen_at < ? OR began_at <= (
+  SELECT began_at FROM runs ORDER BY began_at DESC LIMIT 1 OFFSET ?)"""
+MAX_RUNS: Final = 10_000  # that are kept: a process that never gets far may be begun again every second
 _log = structlog.get_logger("rushes")
 
 
@@ -144,8 +149,10 @@ class Flight:
         self._told, self._troubled = 0, False  # of these; and whether the last batch had any
         self._news, self._hurry, self._closed = threading.Event(), threading.Event(), False
         self._db: sqlite3.Connection | None = None
-        if path.exists():
-            self._news.set()  # something in it may be too old
+        self._began_at, self._ends = clock.now(), False
+        if path.exists():  # something in it may be too old; and jobs that are in it are taken up by this run
+            self._news.set()
+            self._hurry.set()
         self._thread = threading.Thread(target=self._work, name="the flight record", daemon=True)
         self._thread.start()
 
@@ -242,13 +249,12 @@ class Flight:
     # ── in the thread ──
 
     def _work(self) -> None:
-        ends = False
-        while not ends:
+        while not self._ends:
             self._news.wait(TIDY_S)
             self._hurry.wait(BATCH_S)
             self._news.clear()
             self._hurry.clear()
-            ends = self._closed  # whoever sets it later wakes this again
+            self._ends = self._closed  # whoever sets it later wakes this again
             with self._lock:
                 heard, self._waiting, self._waiting_bytes = self._waiting, [], 0
                 counted, self._counted = list(self._counted.values()), {}
@@ -303,7 +309,10 @@ class Flight:
         with db:
             db.executemany(INSERT, rows)
             db.executemany(COUNT, counts)
-            too_old = _first_id(self._clock.now() - self._keep_s)
+            now = self._clock.now()
+            db.execute(RUN, (self._began_at, now, self._ends))
+            db.execute(DROP_RUNS, (now - self._keep_s, MAX_RUNS))
+            too_old = _first_id(now - self._keep_s)
             if db.execute(DROP, (too_old, TOO_OLD_AT_ONCE)).rowcount == TOO_OLD_AT_ONCE:
                 self._news.set()  # there are more: a second later
         while True:

@@ -3,7 +3,7 @@
 It holds the events, the traffic, the digests of the inputs and what wrote them; so it holds the prompt. Keys are not in
 it, for they are in no record, and no address has its query, where signatures stand. Files are not in it either.
 
-    {"rushes_recording": 1, "job_id", "tenant", "versions", "inputs", "events", "exchanges", "sha256"}
+    {"rushes_recording": 1, "job_id", "tenant", "versions", "inputs", "events", "exchanges", "runs", "sha256"}
 
 An event's `data` and `meta` are JSON as they were stored, byte for byte but for blanks between the words; where that
 would not bring the very bytes back, their text stands in `data_text` and `meta_text`. `sha256` is that of the document
@@ -27,7 +27,7 @@ from rushes.adapters.redaction import unsigned
 from rushes.assets import StorageTrouble
 from rushes.eventstore.base import Head, Recorded
 from rushes.faults import Conflict, NotFound, Unreadable
-from rushes.flight import Exchange
+from rushes.flight import Exchange, Run
 from rushes.replay.recording import InputDigest, Recording
 
 FORMAT: Final = 1
@@ -62,6 +62,7 @@ class _Document(Struct, kw_only=True):
     inputs: tuple[InputDigest, ...]
     events: tuple[_Event, ...]
     exchanges: tuple[Exchange, ...]
+    runs: tuple[Run, ...] = ()
 
 
 def shareable(recording: Recording) -> Recording:
@@ -106,6 +107,7 @@ def _text(recording: Recording) -> bytes:
         inputs=recording.inputs,
         events=tuple(map(_shown, recording.events)),
         exchanges=recording.exchanges,
+        runs=recording.runs,
     )
     members = msgspec.json.decode(msgspec.json.encode(document), type=dict[str, Raw])
     whole = members | {"sha256": Raw(msgspec.json.encode(_digest(members)))}
@@ -185,6 +187,7 @@ def read_file(path: Path) -> Recording:
         tenant=document.tenant,
         events=events,
         exchanges=document.exchanges,
+        runs=document.runs,
         inputs=document.inputs,
         versions=document.versions,
         source=str(path),

@@ -172,11 +172,15 @@ class _Files:
         return (streams[0] if streams else None), found
 
     def _made(self, stream: Stream, events: list[Recorded]) -> Recording:
+        exchanges = flight.read(self._flight_file, stream.name)
+        times = [one.at for one in events] + [one.last_at for one in exchanges]
+        runs = flight.read_runs(self._flight_file, min(times), max(times)) if times else []
         return Recording(
             job_id=stream.name,
             tenant=stream.tenant,
             events=tuple(events),
-            exchanges=tuple(flight.read(self._flight_file, stream.name)),
+            exchanges=tuple(exchanges),
+            runs=tuple(runs),
             inputs=inputs_of(events),
             versions=_versions(stream.lane.partition("/")[0]),
             source=str(self._log_file.parent),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from rushes.eventstore.base import Head, Recorded
-from rushes.flight import Exchange
+from rushes.flight import Exchange, Run
 
 
 class InputDigest(Struct, frozen=True, kw_only=True):
@@ -26,6 +26,7 @@ class Recording(Struct, frozen=True, kw_only=True):
     tenant: str
     events: tuple[Recorded, ...]  # all of the stream, from version 1 on
     exchanges: tuple[Exchange, ...] = ()  # the oldest first
+    runs: tuple[Run, ...] = ()  # of the processes that did its work, as far as the flight record has them
     inputs: tuple[InputDigest, ...] = ()
     versions: Mapping[str, str] = {}  # of rushes, python, sqlite and the provider's adapter, where it was read
     source: str = ""  # where it was read, for people: a folder, or a file

@@ -1,7 +1,7 @@
 """A job run again, offline: today's adapters and today's system, in virtual time, answered from the record.
 
 What the provider said is said again at its time (`traffic`). What else came from outside is done again at its time too:
-the commands of users, callbacks, and a restart of the process where a send was lost by one. All the rest is today's
+the commands of users, callbacks, and the end of one process and the beginning of the next. All the rest is today's
 code, and its events must be those of the log, one after the other.
 """
 
@@ -36,7 +36,7 @@ from rushes.assets import Assets
 from rushes.eventstore.base import Recorded, Stored, Write
 from rushes.eventstore.memory import MemoryStore
 from rushes.faults import Fault, RushesError, bad
-from rushes.flight import Exchange
+from rushes.flight import Exchange, Run
 from rushes.media import MediaTrouble
 from rushes.replay.informed import base_of, informed
 from rushes.replay.likeness import unlike
@@ -126,8 +126,9 @@ class Act(Struct, frozen=True):
 
     at: float
     version: int  # of the first event that came of it
-    command: Command | None  # None: the process ended, and another one began
+    command: Command | None  # None: the process ended
     callback: Exchange | None = None  # that the command came from, where it is kept
+    until: float = 0.0  # when another one began
 
 
 class _Log(MemoryStore):
@@ -181,7 +182,7 @@ class _World:
     def __init__(self, recording: Recording, lines: Sequence[Line], adapters: Mapping[str, Adapter]) -> None:
         self.recording, self.lines = recording, lines
         self._epoch = lines[0].recorded.at
-        self._acts, self._named = acts(lines, recording.exchanges), names(recording)
+        self._acts, self._named = acts(recording, lines), names(recording)
         self._adapters = _told(recording, lines, adapters)
         self._callbacks = callbacks_of(recording, lines, self._adapters)
         self._bases: dict[str, str] = {}
@@ -252,6 +253,8 @@ class _World:
         match act.command:
             case None:
                 await self._system.stop(0.0)
+                await self.until(act.until)
+                self._tape.begin_at(act.until)
                 self._system = await self._begun()
             case m.Generate(request=request):
                 await self._system.generate(self.recording.job_id, self.recording.tenant, request)
@@ -510,35 +513,49 @@ async def _never() -> NoReturn:
 # ── What the record says of the world ─────────────────────────────────────────────────────────────────────────────────
 
 
-def acts(lines: Sequence[Line], exchanges: Sequence[Exchange]) -> list[Act]:
+def acts(recording: Recording, lines: Sequence[Line]) -> list[Act]:
     """What came from outside, in its order. Raises Cannot, and Diverged where the events cannot be folded.
 
-    A restart is known by the doubt that its next system declared, or by a cancel that it began anew: any other request
-    that was no longer waited for is simply made again. One that left no such trace is not repeated.
+    Where the record has no word of a process that ended, the doubt that the next one declared tells of it.
     """
-    found = [Act(at, 1 + place, None) for at, place in _cut_cancels(lines, exchanges)]
+    found = [*_ends(recording, lines)]
     job: Job = New()
-    calls = {one.id: one for one in exchanges if one.flow == "callback"}
+    calls = {one.id: one for one in recording.exchanges if one.flow == "callback"}
     for place, line in enumerate(lines):
         at, version, command, told = line.recorded.at, line.recorded.version, line.meta.cmd, line.meta.x
         if not (place and belongs(line, lines[place - 1])):
             called = command == "RecordAccepted" and calls.keys() >= {*told}
             if command in USERS or called:
                 found.append(Act(at, version, command_of(lines[place:], job), calls[told[0]] if told else None))
-            elif command == "RecordDoubt" and not line.meta.x:
-                found.append(Act(at - RESTART_S, version, None))
+            elif command == "RecordDoubt" and not told and not any(one.version == version for one in found):
+                found.append(Act(at - RESTART_S, version, None, until=at - RESTART_S))
         job = fold(job, line)
     return sorted(found, key=lambda act: (act.version, act.at))
 
 
-def _cut_cancels(lines: Sequence[Line], exchanges: Sequence[Exchange]) -> Iterator[tuple[float, int]]:
-    """When the process stopped in the middle of a cancel, and how many events there were by then."""
-    for one in filter(was_cut_off, exchanges):
-        before = [line.event for line in lines if line.recorded.at <= one.last_at]
-        asked = any(isinstance(event, m.CancelRequested) for event in before)
-        answered = any(isinstance(event, m.CancelAnswered) for event in before)
-        if one.flow in ("cancel", "status") and asked and not answered:
-            yield one.last_at, len(before)
+def _ends(recording: Recording, lines: Sequence[Line]) -> Iterator[Act]:
+    """Of each process before one that is known to have begun during the job's life.
+
+    One that was killed is ended at the last event of its time: what it heard after that brought no event, or never got
+    to the log.
+    """
+    before: Run | None = None
+    for following in recording.runs:
+        if following.began_at > lines[0].recorded.at:
+            began = following.began_at, False  # an answer that is in the log by that millisecond was heard before it
+            known = [line.recorded.at for line in lines if (line.recorded.at, not line.meta.x) <= began]
+            ended_at = known[-1]
+            if before is not None and before.ended:
+                ended_at = max(ended_at, min([before.seen_at, *_broken_off(recording, before)]))
+            yield Act(ended_at, 1 + len(known), None, until=following.began_at)
+        before = following
+
+
+def _broken_off(recording: Recording, run: Run) -> Iterator[float]:
+    """When a process that stopped broke off what it asked."""
+    for one in recording.exchanges:
+        if was_cut_off(one) and run.began_at <= one.last_at <= run.seen_at:
+            yield one.last_at
 
 
 def _told(recording: Recording, lines: Sequence[Line], adapters: Mapping[str, Adapter]) -> dict[str, Adapter]:

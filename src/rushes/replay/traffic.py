@@ -1,7 +1,7 @@
 """The recorded traffic as a transport: what was answered then is answered again, at the time when it was.
 
 A request is matched as the record has it: by its flow, method, address and symbolic body, against the first exchange
-that is not used up. Polls that were answered alike in a row are asked twice: when the first answer came, and the last.
+that is not used up. Of equal answers in a row the first and the last come at their times, the others at once.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from rushes.video import JSON, Target
 
 COLUMNS: Final = tuple(name for name in Exchange.__struct_fields__ if name != "count")
 SOON_S: Final = 0.05
+MAX_POLLS: Final = 200  # of equal answers: a wait of days has thousands
 
 
 class Question(Struct, frozen=True):
@@ -68,8 +69,8 @@ def plays(recording: Recording) -> Iterator[Play]:
         versions, never = named.get(one.id, [1]), was_cut_off(one)
         yield Play(exchange=one, asked_at=one.at, at=one.at + duration_s, after=versions[0] - 1, never=never)
         if one.count > 1:
-            if one.flow != "status":
-                yield from [Play(exchange=one, asked_at=one.at, at=0.0)] * (one.count - 2)
+            at_once = one.count - 2 if one.flow != "status" else min(one.count - 2, MAX_POLLS)
+            yield from [Play(exchange=one, asked_at=one.at, at=0.0)] * at_once
             yield Play(exchange=one, asked_at=one.last_at - duration_s, at=one.last_at, after=versions[-1] - 1)
 
 
@@ -89,6 +90,11 @@ class Tape:
         self.used: set[int] = set()  # exchanges that were answered, if only in part
         self.last: Exchange | None = None  # that was answered
         self.line = _Line(self, 0, "status", [])  # for who has no tap: nobody has none
+
+    def begin_at(self, at: float) -> None:
+        """Another process begins: what was answered before is no answer to it."""
+        while self.place < len(self.plays) and self.plays[self.place].exchange.last_at <= at:
+            self.place += 1
 
     def tap(self, job: str, attempt: int, trace: str = "") -> Tap:  # noqa: ARG002 - there is one job
         """See `adapters.base.Recorder`."""
