@@ -25,6 +25,7 @@ from rushes.cli.story import (
     held_lines,
     held_row,
     lasting,
+    report_lines,
     sides,
 )
 from rushes.faults import Fault
@@ -251,6 +252,10 @@ def held() -> Held:
 def test_where_all_is_the_same_a_check_is_one_line() -> None:
     same = Held(job_id=JOB, verdict="same", verify=verify(played()))
     assert text(held_lines(same, Paper(80))) == "verify: same  7 events compared"
+    rerun = Report(job_id=JOB, verdict="same", events=7, exchanges=3, taken=1)
+    assert text(report_lines("rerun", rerun, Paper(80))) == (
+        "rerun: same  7 events compared, 3 exchanges played, 1 as logged"
+    )
 
 
 def test_where_events_are_of_another_type_both_are_shown_with_the_exchange() -> None:

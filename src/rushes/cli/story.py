@@ -347,7 +347,8 @@ def _laid_out(text: str) -> str:
 def report_lines(check: str, report: Report, on: Paper) -> Iterator[Line]:
     """How a check came out: one line where all is the same, else both sides and what they come from."""
     played = f", {many(report.exchanges, 'exchange')} played" if report.exchanges else ""
-    counts = f"  {many(report.events, 'event')} compared{played}"
+    taken = f", {report.taken} as logged" if report.taken else ""
+    counts = f"  {many(report.events, 'event')} compared{played}{taken}"
     yield Bit(f"{check}: ", "bold"), Bit(report.verdict, VERDICTS[report.verdict]), Bit(counts, "dim")
     if report.why:
         yield from sentence(report.why, on, "  ")

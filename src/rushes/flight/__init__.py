@@ -18,11 +18,21 @@ from __future__ import annotations
 
 from rushes.flight.exchange import Answered, Asked, Content, Exchange, Run, read, read_runs
 from rushes.flight.overhearing import FlightTap, Heard
-from rushes.flight.record import DEFAULT_KEEP_S, DEFAULT_MAX_BYTES, MAX_CALLS, MIN_BYTES, Flight, aside_of
+from rushes.flight.record import (
+    BATCH_S,
+    DEFAULT_KEEP_S,
+    DEFAULT_MAX_BYTES,
+    MAX_CALLS,
+    MIN_BYTES,
+    Flight,
+    aside_of,
+    drawn_at,
+)
 from rushes.flight.scribe import ANSWERED_HEADERS, Scribe
 
 __all__ = [
     "ANSWERED_HEADERS",
+    "BATCH_S",
     "DEFAULT_KEEP_S",
     "DEFAULT_MAX_BYTES",
     "MAX_CALLS",
@@ -37,6 +47,7 @@ __all__ = [
     "Run",
     "Scribe",
     "aside_of",
+    "drawn_at",
     "read",
     "read_runs",
 ]

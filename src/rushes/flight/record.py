@@ -344,6 +344,11 @@ def _first_id(at: float) -> int:
     return int(at * 1000) << TICK_BITS
 
 
+def drawn_at(number: int) -> float:
+    """When an exchange's id was drawn, in seconds since 1970."""
+    return (number >> TICK_BITS) / 1000
+
+
 def _opened(path: Path) -> sqlite3.Connection:
     """A connection to the record, which is made where there is none. Raises sqlite3.Error."""
     db = sqlite3.connect(path)

@@ -30,5 +30,6 @@ class Report(Struct, frozen=True, kw_only=True):
     verdict: Verdict
     events: int  # compared
     exchanges: int = 0  # played
+    taken: int = 0  # of the events: told as the log has them, for a kill took along what they came from
     difference: Difference | None = None
     why: str = ""  # with `cannot`

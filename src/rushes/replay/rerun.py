@@ -36,7 +36,7 @@ from rushes.assets import Assets
 from rushes.eventstore.base import Recorded, Stored, Write
 from rushes.eventstore.memory import MemoryStore
 from rushes.faults import Fault, RushesError, bad
-from rushes.flight import Exchange, Run
+from rushes.flight import BATCH_S, Exchange, Run, drawn_at
 from rushes.media import MediaTrouble
 from rushes.replay.informed import base_of, informed
 from rushes.replay.likeness import unlike
@@ -129,6 +129,7 @@ class Act(Struct, frozen=True):
     command: Command | None  # None: the process ended
     callback: Exchange | None = None  # that the command came from, where it is kept
     until: float = 0.0  # when another one began
+    taken: bool = False  # the command came from a provider, and its exchange was lost
 
 
 class _Log(MemoryStore):
@@ -187,7 +188,7 @@ class _World:
         self._callbacks = callbacks_of(recording, lines, self._adapters)
         self._bases: dict[str, str] = {}
         self._tape = Tape(recording, self._base_url, self)
-        self._matched = 0  # events
+        self._matched = self._taken = 0  # events
         self._job: Job = New()
         self._secretive = False  # an event has text without its secrets
         self._asked: Question | None = None  # for which there is no exchange, if an act does not tell why
@@ -246,6 +247,7 @@ class _World:
                 await self._do(act)
             except RushesError as error:
                 self._part(f"today {type(act.command).__name__} is refused: {error.detail}")
+            self._taken += act.taken
             del self._acts[0]
             self._move()
 
@@ -339,8 +341,11 @@ class _World:
         finally:
             self._asked = None
 
-    async def asked_otherwise(self, question: Question, exchange: Exchange, path: str) -> NoReturn:
-        """It is not what was asked then."""
+    async def asked_otherwise(self, question: Question, exchange: Exchange, path: str) -> None:
+        """It is not what was asked then; or what was asked then is lost, and its answer is still to be told."""
+        if self._acts and self._acts[0].taken:
+            await self._moved.wait()
+            return
         then: dict[str, JSON] = {"method": exchange.method, "url": exchange.url, "body": body_of(exchange.asked.body)}
         what = f"The request of {exchange.flow} is another one today: it differs in {path}."
         self._tell(
@@ -500,6 +505,7 @@ class _World:
             verdict=verdict,
             events=self._matched,
             exchanges=len(self._tape.used),
+            taken=self._taken,
             difference=self._difference,
             why=self._why,
         )
@@ -516,10 +522,12 @@ async def _never() -> NoReturn:
 def acts(recording: Recording, lines: Sequence[Line]) -> list[Act]:
     """What came from outside, in its order. Raises Cannot, and Diverged where the events cannot be folded.
 
-    Where the record has no word of a process that ended, the doubt that the next one declared tells of it.
+    Where the record has no word of a process that ended, the doubt that the next one declared tells of it. What was
+    answered in the last second before a kill may be in the log alone: it is told as the log has it.
     """
     found = [*_ends(recording, lines)]
     job: Job = New()
+    lost = _lost(recording)
     calls = {one.id: one for one in recording.exchanges if one.flow == "callback"}
     for place, line in enumerate(lines):
         at, version, command, told = line.recorded.at, line.recorded.version, line.meta.cmd, line.meta.x
@@ -527,10 +535,26 @@ def acts(recording: Recording, lines: Sequence[Line]) -> list[Act]:
             called = command == "RecordAccepted" and calls.keys() >= {*told}
             if command in USERS or called:
                 found.append(Act(at, version, command_of(lines[place:], job), calls[told[0]] if told else None))
+            elif lost.intersection(told):
+                found.append(Act(at, version, command_of(lines[place:], job), taken=True))
             elif command == "RecordDoubt" and not told and not any(one.version == version for one in found):
                 found.append(Act(at - RESTART_S, version, None, until=at - RESTART_S))
         job = fold(job, line)
     return sorted(found, key=lambda act: (act.version, act.at))
+
+
+def _lost(recording: Recording) -> set[int]:
+    """The exchanges that events name and a kill took along: those of the last second before it."""
+    kept, named, runs = {one.id for one in recording.exchanges}, names(recording), [*recording.runs]
+    first_at = min(map(drawn_at, named), default=0.0)
+    if runs and runs[0].began_at > first_at:  # one was killed before it wrote anything
+        runs.append(Run(began_at=first_at, seen_at=first_at, ended=False))
+    return {
+        number
+        for number in named
+        for run in runs
+        if number not in kept and not run.ended and -BATCH_S <= drawn_at(number) - run.seen_at <= 2 * BATCH_S
+    }
 
 
 def _ends(recording: Recording, lines: Sequence[Line]) -> Iterator[Act]:

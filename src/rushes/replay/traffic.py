@@ -56,7 +56,7 @@ class World(Protocol):
     def now(self) -> float: ...
     async def until(self, at: float, after: int = 0) -> None: ...
     async def missing(self, question: Question) -> NoReturn: ...
-    async def asked_otherwise(self, question: Question, exchange: Exchange, path: str) -> NoReturn: ...
+    async def asked_otherwise(self, question: Question, exchange: Exchange, path: str) -> None: ...
     def awaits(self, exchange: Exchange) -> bool: ...
     async def unless_lost(self, exchange: Exchange) -> None: ...
 
@@ -124,7 +124,13 @@ class Tape:
 
     async def _match(self, question: Question) -> int | None:
         """Where the first exchange is that the question is answered from; None where there is none of its flow."""
-        first, path = None, ""
+        while isinstance(found := self._found(question), tuple):
+            await self._world.asked_otherwise(question, *found)
+        return found
+
+    def _found(self, question: Question) -> int | tuple[Exchange, str] | None:
+        """As `_match`; or the exchange that the question is not the one of, and where it differs."""
+        otherwise: tuple[Exchange, str] | None = None
         for place in range(self.place, len(self.plays)):
             play = self.plays[place]
             one = play.exchange
@@ -137,11 +143,8 @@ class Tape:
             differs = differing(one, question)
             if not differs:
                 return place
-            if first is None:
-                first, path = one, differs
-        if first is not None:
-            await self._world.asked_otherwise(question, first, path)
-        return None
+            otherwise = otherwise or (one, differs)
+        return otherwise
 
     def asked(self, attempt: int, flow: FlowName, adapter: Adapter, ask: Ask) -> Question:
         """A request, as it is looked for."""
