@@ -384,8 +384,9 @@ async def test_the_record_knows_from_when_to_when_somebody_worked(wire: Wire) ->
     assert runs[0] == ended
     assert runs[1].ended
     assert runs[1].began_at >= ended.seen_at + 29
-    assert read_runs(wire.path, runs[1].began_at, FOREVER_S) == read_runs(wire.path, ended.seen_at + 1, FOREVER_S)
     assert read_runs(wire.path, 0.0, ended.seen_at) == [ended]
+    assert read_runs(wire.path, ended.seen_at + 1, FOREVER_S) == runs, "a job that began when it was already killed"
+    assert read_runs(wire.path, runs[1].began_at, FOREVER_S) == runs[1:]
 
 
 async def test_runs_leave_as_exchanges_do_and_there_are_never_many(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:

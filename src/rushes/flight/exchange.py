@@ -15,6 +15,8 @@ from rushes.faults import Fault, Unavailable
 
 LAYOUT: Final = 2  # raise it with any change that an older release would read wrongly
 MAX_TEXT_BYTES: Final = 64 * 1024  # of a body's text
+RUNS: Final = """SELECT * FROM runs WHERE began_at <= ? AND
+  (seen_at >= ? OR began_at = (SELECT max(began_at) FROM runs WHERE began_at <= ?)) ORDER BY began_at"""
 
 
 class Content(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -88,8 +90,11 @@ def read(path: Path, job: str) -> list[Exchange]:
 
 
 def read_runs(path: Path, since: float, until: float) -> list[Run]:
-    """The processes that ran within that time, the oldest first; as `read`."""
-    rows = _rows(path, "SELECT * FROM runs WHERE seen_at >= ? AND began_at <= ? ORDER BY began_at", (since, until))
+    """The processes that ran within that time, the oldest first; as `read`.
+
+    The one that ran when it began is among them: where it was killed soon after, it was last seen before.
+    """
+    rows = _rows(path, RUNS, (until, since, since))
     return [Run(began_at=row["began_at"], seen_at=row["seen_at"], ended=bool(row["ended"])) for row in rows]
 
 
