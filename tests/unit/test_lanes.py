@@ -126,6 +126,8 @@ def test_what_a_job_has_learned_is_kept_beside_its_timer() -> None:
         assert lane.recall(7)[0] == Learned(troubles=63, bad_files=63, pause_s=655.35)
         lane.forget(7)
         assert lane.recall(7) == (Learned(), None)
+        lane.remember(7, LEARNED, fault)  # of a job that has ended
+        assert (lane.recall(7), lane.known) == ((Learned(), None), 0)
 
     run(main())
 

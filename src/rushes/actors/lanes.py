@@ -226,10 +226,10 @@ class Lane:
         self._arm()
 
     def remember(self, stream: int, learned: Learned, trouble: Fault | None) -> None:
-        """The stream leaves the memory: keep this for whoever loads it."""
-        kept = _packed(learned)
-        if kept or stream in self._streams:
-            self._streams[stream] = self._streams.get(stream, 0) & ~_MASK | kept
+        """The stream leaves the memory: keep this for whoever loads it, if it wants anything here."""
+        if (known := self._streams.get(stream)) is None:
+            return
+        self._streams[stream] = known & ~_MASK | _packed(learned)
         if trouble is not None and len(self._troubles) < MAX_TROUBLES:
             self._troubles[stream] = trouble
 

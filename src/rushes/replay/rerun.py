@@ -262,6 +262,8 @@ class _World:
                 await self._system.generate(self.recording.job_id, self.recording.tenant, request)
             case m.RecordAccepted() as report if act.callback is not None:
                 await self._system.ask(self.recording.job_id, self._heard(report, act.callback))
+            case m.RecordAbsent() as report:  # late enough for a doubt that began some milliseconds later
+                await self._system.ask(self.recording.job_id, replace(report, looked_at=self.now()))
             case command:
                 await self._system.ask(self.recording.job_id, command)
 
