@@ -211,9 +211,9 @@ async def test_of_the_jobs_that_wait_a_bounded_number_is_in_memory(rig: Rig) -> 
     async with asyncio.timeout(5):
         while rig.system._lanes["acme/"].known < 9:  # noqa: ASYNC110 - nobody tells when
             await asyncio.sleep(0)
-    assert len(rig.system._live) <= 4
-    assert rig.system._live.keys() == rig.system._idle.keys()
-    assert {actor.stream for actor in rig.system._names.values()} == rig.system._live.keys()
+    assert len(rig.system._memory.live) <= 4
+    assert rig.system._memory.live.keys() == rig.system._memory.idle.keys()
+    assert {actor.stream for actor in rig.system._memory.names.values()} == rig.system._memory.live.keys()
     rig.twin.done_at_once = True
     for job in jobs[:-1]:
         await job.result(timeout_s=5)

@@ -233,7 +233,7 @@ async def in_a_crowd(studio: Studio, wire: Wire, poison: str) -> tuple[str, list
 
 async def until_it_rests(system: System) -> None:
     async with asyncio.timeout(5):
-        while not system._resting:  # noqa: ASYNC110 - nobody tells when
+        while not system._memory.stopped:  # noqa: ASYNC110 - nobody tells when
             await asyncio.sleep(0)
 
 

@@ -107,12 +107,17 @@ class Ours(System):
 class Careless(Ours):
     """The negative control: what one job's events make of a replay is everybody's."""
 
-    def _replay(self, stream: Stream, history: list[Recorded] | Damaged) -> Actor | Unreadable:
-        actor = Actor(stream.name, stream.tenant, stream.id)
-        if isinstance(history, Damaged):
-            raise history
-        actor.replay(history)
-        return actor
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._memory._replay = carelessly  # type: ignore[method-assign]
+
+
+def carelessly(stream: Stream, history: list[Recorded] | Damaged) -> Actor | Unreadable:
+    actor = Actor(stream.name, stream.tenant, stream.id)
+    if isinstance(history, Damaged):
+        raise history
+    actor.replay(history)
+    return actor
 
 
 class Rig:
@@ -162,7 +167,7 @@ async def test_one_bad_stream_stays_alone(rig: Rig, damage: Callable[[Path, str]
     told = [line for line in lines if line["event"] == "job.unreadable"]
     assert [line["job"] for line in told] == [rig.bad], "said once, and by name"
     assert words.format(job=rig.bad) in told[0]["detail"]
-    assert rig.bad not in system._names
+    assert rig.bad not in system._memory.names
     await until(lambda: at_rest(system))  # who follows a job may hear of its end before the job itself does
 
     for asked in (studio.show(rig.bad), studio.cancel(rig.bad), studio.poll(rig.bad), anext(studio.updates(rig.bad))):
@@ -320,7 +325,7 @@ async def test_a_turn_that_never_fits_the_log_is_given_up(
         await asyncio.wait_for(job.cancel(), 5)
     assert most <= store.refusals <= 2 * most + 2
     assert not system._repeats
-    assert not system._live
+    assert not system._memory.live
     assert at_rest(system)
     await system.stop()
 

@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from math import inf
 from typing import Any, Final
 
@@ -25,9 +23,9 @@ from msgspec.structs import replace
 
 from rushes.actors import messages as m
 from rushes.actors.actor import KIND, Actor, Asked, Turn, is_users, lane_of
-from rushes.actors.codec import BadEvent
 from rushes.actors.job import minds_time, pending
 from rushes.actors.lanes import Lane, Places
+from rushes.actors.memory import Memory
 from rushes.actors.messages import TYPES, Command, Job, Owed
 from rushes.actors.perform import Performer
 from rushes.actors.schedule import due_at
@@ -35,9 +33,7 @@ from rushes.actors.words import billed_word
 from rushes.adapters.base import Adapter
 from rushes.adapters.capabilities import Capabilities
 from rushes.eventstore.base import (
-    Damaged,
     EventStore,
-    Recorded,
     StoreClosed,
     Stored,
     StoreError,
@@ -45,12 +41,11 @@ from rushes.eventstore.base import (
     Stream,
     WrongVersion,
 )
-from rushes.faults import Fault, NotFound, RushesError, Unreadable, damaged
+from rushes.faults import Fault, NotFound, RushesError, Unreadable
 from rushes.units import TRACE, Clock
 
 MAX_MAILBOX: Final = 100  # users' commands; a report is never refused
 MAX_IDLE: Final = 4_096  # jobs that wait and are kept in memory all the same
-IDLE_AT_ONCE: Final = 1_024  # so many more may be, and leave together
 STORE_RETRY_S: Final = 1.0
 LOG_FAILED_S: Final = 30.0  # nobody may try again to write: so long is a failure believed
 MAX_REPEATS: Final = 5  # turns in a row that found the log elsewhere
@@ -98,15 +93,13 @@ class System:
         self.store = store
         self._loop = asyncio.get_running_loop()
         self._adapters, self._performer, self._clock, self._fence = adapters, performer, clock, fence
-        self._release, self._max_idle = release, max_idle
-        self._most_idle = max_idle + min(max_idle, IDLE_AT_ONCE)
         self._rng = rng or random.Random()  # noqa: S311 - tokens must differ, not be secret; the system's own costs a call
         self._incarnation = f"{self._rng.getrandbits(63):016x}"
-        self._live: dict[int, Actor] = {}
-        self._names: dict[str, Actor] = {}  # the same by their public names, and those that are being born
-        self._idle: dict[int, None] = {}  # those of the live that only wait, the longest first
-        self._resting: dict[int, Unreadable] = {}  # jobs that a bug stopped, until the next start
+        self.tally = performer.tally
         self._lanes: dict[str, Lane] = {}
+        self._memory = Memory(
+            store, lanes=self._lanes, lane=self._lane, tally=self.tally, release=release, max_idle=max_idle
+        )
         self._begun: dict[int, tuple[int, int]] = {}  # stream → the (attempt, send) that this system has begun
         self._doubts: dict[int, float] = {}  # stream → since when we know of its doubt, on the loop's clock
         self._repeats: dict[int, int] = {}  # stream → turns in a row that found the log elsewhere
@@ -117,7 +110,6 @@ class System:
         self._stopping = False
         self._taken_up = False
         self._failed_at = -inf  # when the log took nothing, on the loop's clock; -inf once it took something
-        self.tally = performer.tally
 
     # ── life ──
 
@@ -151,7 +143,7 @@ class System:
         unfinished = await self.store.open_streams(KIND, after, TAKE_UP_AT_ONCE)
         by_lane: dict[str, list[int]] = {}
         for stream, lane in unfinished:
-            if stream not in self._live:
+            if stream not in self._memory.live:
                 by_lane.setdefault(lane, []).append(stream)
         for lane, streams in by_lane.items():
             self._lane(lane).wake_many(streams, TAKE_UP_EACH_S)
@@ -166,7 +158,7 @@ class System:
             lane.stop()
         for timer in self._soon.values():
             timer.cancel()
-        for actor in self._live.values():
+        for actor in self._memory.live.values():
             if actor.task is not None and not isinstance(actor.effect, _PAID):
                 actor.task.cancel()
         ends = self._loop.time() + grace_s
@@ -184,15 +176,15 @@ class System:
     ) -> tuple[Snapshot, bool]:
         """Begin the job of that name; True beside it says that it had begun before. `fresh`: the name was just made."""
         while True:
-            if (actor := self._names.get(name)) is not None:
+            if (actor := self._memory.names.get(name)) is not None:
                 if not actor.version:  # being born just now
                     await self._tell_and_wait(actor, m.Poll())
                 return self._snapshot(actor), True
             if not fresh and await self.store.find(name) is not None:
                 return await self.ask(name, m.Poll()), True  # and it is taken up, if it was not
-            if name in self._names:
+            if name in self._memory.names:
                 continue
-            actor = self._names[name] = Actor(name, tenant)
+            actor = self._memory.names[name] = Actor(name, tenant)
             actor.trace = TRACE.get()
             try:
                 await self._tell_and_wait(actor, m.Generate(request=request))
@@ -207,25 +199,25 @@ class System:
 
     async def tell(self, name: str, command: Command) -> tuple[Snapshot, bool]:
         """The same; True beside it says that something came of it."""
-        while (actor := self._names.get(name)) is None:
+        while (actor := self._memory.names.get(name)) is None:
             stream = await self._stream(name)
-            if (resting := self._resting.get(stream.id)) is not None:
+            if (resting := self._memory.stopped.get(stream.id)) is not None:
                 raise resting
-            for unreadable in await self._load([stream.id]):
+            for unreadable in await self._memory.load([stream.id]):
                 raise unreadable
         moved = await self._tell_and_wait(actor, command)
         return self._snapshot(actor), moved
 
     async def stream_of(self, name: str) -> tuple[int, str]:
         """A job's stream and its tenant. Neither ever changes: a live job's are known. Raises NotFound."""
-        if (live := self._names.get(name)) is not None and live.stream is not None:
+        if (live := self._memory.names.get(name)) is not None and live.stream is not None:
             return live.stream, live.tenant
         stream = await self._stream(name)
         return stream.id, stream.tenant
 
     async def look(self, name: str) -> Snapshot:
         """A job's state, without moving it: never older than what the log is known to have."""
-        if (live := self._names.get(name)) is not None and live.mailbox is None:
+        if (live := self._memory.names.get(name)) is not None and live.mailbox is None:
             return self._snapshot(live)
         (found,) = await self.look_many([await self._stream(name)])
         if isinstance(found, Unreadable):
@@ -234,9 +226,8 @@ class System:
 
     async def look_many(self, streams: Sequence[Stream]) -> list[Snapshot | Unreadable]:
         """The same for several, read together; what cannot be read is said in its place."""
-        histories = await self.store.read_many([stream.id for stream in streams])
-        loaded = self._replayed(streams, histories)
-        return [self._snapshot(one) if isinstance(one, Actor) else one for one in loaded]
+        found = await self._memory.look_many(streams)
+        return [self._snapshot(one) if isinstance(one, Actor) else one for one in found]
 
     async def poll(self, name: str, timeout_s: float = 10.0) -> Snapshot:
         """Ask the provider now, once the job's minimum interval has passed since the last time; else what is known."""
@@ -270,7 +261,7 @@ class System:
     def _poll_now(self, stream: int, lane: Lane, min_s: float) -> None:
         """Unless it was asked meanwhile, perhaps before what we were told: then once more."""
         del self._soon[stream]
-        now, live = self._clock.now(), self._live.get(stream)
+        now, live = self._clock.now(), self._memory.live.get(stream)
         heard_at = live.heard_at if live is not None else lane.recall(stream)[0].heard_at
         if live is not None and isinstance(live.effect, m.Ask):
             heard_at = now
@@ -292,58 +283,13 @@ class System:
             raise NotFound(f"There is no job {name}.", job_id=name)
         return stream
 
-    async def _load(self, ids: Sequence[int]) -> list[Unreadable]:
-        """Make these live; what cannot be is said, and harms no other."""
-        asleep = [stream for stream in ids if stream not in self._live]
-        if not asleep:
-            return []
-        rows, histories = await asyncio.gather(self.store.streams(asleep), self.store.read_many(asleep))
-        unreadable: list[Unreadable] = []
-        began_s = time.perf_counter()
-        replayed = self._replayed(list(rows.values()), histories)
-        self.tally.replays.observe(time.perf_counter() - began_s)
-        for actor in replayed:
-            if isinstance(actor, Unreadable):
-                _log.error("job.unreadable", job=actor.job_id, detail=actor.detail)
-                unreadable.append(actor)
-            elif actor.stream is not None and actor.stream not in self._live:
-                lane = actor.lane = self._lane(lane_of(actor.job))
-                lane.came_back(actor.stream)
-                self._live[actor.stream] = self._names[actor.name] = actor
-        return unreadable
-
-    def _replayed(
-        self, streams: Sequence[Stream], histories: Mapping[int, list[Recorded] | Damaged]
-    ) -> list[Actor | Unreadable]:
-        return [self._resting.get(stream.id) or self._replay(stream, histories[stream.id]) for stream in streams]
-
-    def _replay(self, stream: Stream, history: list[Recorded] | Damaged) -> Actor | Unreadable:
-        """One stream's actor. What goes wrong here is that stream's trouble alone."""
-        if isinstance(history, Damaged):
-            return damaged(stream.name, history.damage.version, history.damage.position)
-        if not history or history[-1].version != len(history):
-            return damaged(stream.name, _first_missing(history), 0)
-        actor = Actor(stream.name, stream.tenant, stream.id)
-        try:
-            actor.replay(history)
-        except BadEvent as bad:
-            return bad.about(stream.name, self._release, self.store.release)
-        except Exception as error:  # noqa: BLE001 - one job's trouble stays with that job
-            detail = f"The events of {stream.name} do not follow each other ({type(error).__name__}): please report it."
-            return Unreadable(detail, job_id=stream.name)
-        if (live := self._live.get(stream.id)) is not None:
-            actor.recall(live.learned, live.trouble)
-        elif (lane := self._lanes.get(lane_of(actor.job))) is not None:
-            actor.recall(*lane.recall(stream.id))
-        return actor
-
     def _wake(self, lane: Lane, streams: list[int]) -> None:
         """A lane's timer: these are due; or a place is kept for them."""
         if self._stopping:
             return
         asleep: list[int] = []
         for stream in streams:
-            if (actor := self._live.get(stream)) is not None:
+            if (actor := self._memory.live.get(stream)) is not None:
                 self._nudge(actor)
             else:
                 asleep.append(stream)
@@ -352,7 +298,7 @@ class System:
 
     async def _activate(self, lane: Lane, streams: list[int]) -> None:
         try:
-            await self._load(streams)
+            await self._memory.load(streams)
         except StoreError as error:
             _log.error("store.failed", error=type(error).__name__, detail=str(error))
             again = self._loop.time() + STORE_RETRY_S
@@ -360,7 +306,7 @@ class System:
                 lane.wake_at(stream, again)
             return
         for stream in streams:
-            if (actor := self._live.get(stream)) is not None:
+            if (actor := self._memory.live.get(stream)) is not None:
                 self._nudge(actor)
             else:
                 lane.forget(stream)
@@ -370,7 +316,7 @@ class System:
         if minds_time(actor.job):
             self._tell(actor, Asked(_WAKE))
         elif actor.mailbox is None:
-            self._idle.pop(actor.stream or 0, None)
+            self._memory.rouse(actor)
             self._go_on(actor)
 
     # ── turns ──
@@ -395,7 +341,7 @@ class System:
     def _turn(self, actor: Actor, asked: list[Asked]) -> None:
         """Decide; where something happened have it stored, else go straight on."""
         actor.mailbox = []
-        rested = self._idle.pop(actor.stream or 0, False) is None
+        rested = self._memory.rouse(actor)
         try:
             turn = actor.decide(asked, self._clock.now())
             if turn.decided:
@@ -411,7 +357,7 @@ class System:
         turn.answer()
         if rested and is_users(asked[0].command):  # a question, and nothing is owed that was not before
             actor.mailbox = None
-            self._rest(actor)
+            self._memory.rest(actor)
         else:
             self._go_on(actor)
 
@@ -456,7 +402,7 @@ class System:
             level = self._log.info if isinstance(event, _WORTH_TELLING) else self._log.debug
             level(TYPES[type(event)], job=actor.name)
         if newborn:
-            self._live[stored.stream] = actor
+            self._memory.live[stored.stream] = actor
         lane = self._change_lane(actor, turn)
         if isinstance(actor.job, m.Ended) and not actor.job.hidden:
             lane.ended += 1
@@ -503,7 +449,7 @@ class System:
         self._loop.call_later(STORE_RETRY_S, self._retry, actor)
 
     def _retry(self, actor: Actor) -> None:
-        if not self._stopping and self._live.get(actor.stream or 0) is actor:
+        if not self._stopping and self._memory.live.get(actor.stream or 0) is actor:
             self._go_on(actor)
 
     def _look_again(self, actor: Actor, asked: list[Asked], error: WrongVersion) -> None:
@@ -525,12 +471,12 @@ class System:
     async def _retell(self, old: Actor, stream: int, asked: list[Asked]) -> None:
         """Tell it to whoever is that job's actor now: the old one was let go, and must not act any more."""
         try:
-            for unreadable in await self._load([stream]):
+            for unreadable in await self._memory.load([stream]):
                 raise unreadable
         except (StoreError, Unreadable) as error:
             _refuse(old, asked, error)
             return
-        live = self._live[stream]
+        live = self._memory.live[stream]
         if live.mailbox is None:
             self._turn(live, asked)
         else:
@@ -542,7 +488,9 @@ class System:
         if actor.stream is not None:
             detail = f"{actor.name} rests until rushes starts again: it could not act ({type(error).__name__})"
             billed = billed_word(actor.job)
-            self._resting[actor.stream] = Unreadable(f"{detail}; please report it.", job_id=actor.name, billed=billed)
+            self._memory.stopped[actor.stream] = Unreadable(
+                f"{detail}; please report it.", job_id=actor.name, billed=billed
+            )
             _contacted(self._contacts.pop(actor.stream, []))
         self._drop(actor, asked, error)
 
@@ -550,14 +498,7 @@ class System:
         _refuse(actor, asked + (actor.mailbox or []), error)
         actor.mailbox = None
         self._free_place(actor)
-        if self._names.get(actor.name) is not actor:  # another has its place already
-            return
-        del self._names[actor.name]
-        if actor.stream is not None:
-            del self._live[actor.stream]
-            self._idle.pop(actor.stream, None)
-            if actor.lane is not None:
-                actor.lane.forget(actor.stream)
+        self._memory.drop(actor)
 
     # ── effects ──
 
@@ -581,7 +522,7 @@ class System:
         if owed is None:
             lane.forget(actor.stream)
             _contacted(self._contacts.pop(actor.stream, []))
-            self._rest(actor)
+            self._memory.rest(actor)
             return
         now = self._clock.now()
         actor.tried_at, actor.heard_at = min(actor.tried_at, now), min(actor.heard_at, now)
@@ -656,7 +597,7 @@ class System:
                 actor.bad_files = 0
         assert actor.stream is not None
         contacts = self._contacts.pop(actor.stream, []) if isinstance(owed, m.Ask) else []  # or it is asked once more
-        if self._live.get(actor.stream) is actor:
+        if self._memory.live.get(actor.stream) is actor:
             self._tell(actor, Asked(report))
         else:  # let go while it was at work
             self._spawn(self._retell(actor, actor.stream, [Asked(report)]))
@@ -691,25 +632,14 @@ class System:
     def _sleep(self, actor: Actor, lane: Lane, wait_s: float) -> None:
         assert actor.stream is not None
         lane.wake_at(actor.stream, self._loop.time() + wait_s)
-        self._rest(actor)
+        self._memory.rest(actor)
 
     def _wait_for_a_place(self, actor: Actor, lane: Lane) -> None:
         """A place comes when it comes; the time to start in may end before."""
         if isinstance(actor.job, m.Queued):
             self._sleep(actor, lane, max(0.0, actor.job.start_by - self._clock.now()))
         else:
-            self._rest(actor)
-
-    def _rest(self, actor: Actor) -> None:
-        """Nothing moves. The log has all that matters, so whoever has waited longest may leave the memory."""
-        assert actor.stream is not None
-        self._idle[actor.stream] = None
-        if len(self._idle) > self._most_idle:
-            for stream in list(islice(self._idle, len(self._idle) - self._max_idle)):
-                left = self._live.pop(stream)
-                del self._idle[stream], self._names[left.name]
-                if left.lane is not None:
-                    left.lane.remember(stream, left.learned, left.trouble)
+            self._memory.rest(actor)
 
     # ── small things ──
 
@@ -768,8 +698,3 @@ def _places(owed: Owed, lane: Lane) -> Places | None:
     if isinstance(owed, _SENDS):
         return lane.sends
     return lane.fetches if isinstance(owed, m.Store) else None
-
-
-def _first_missing(history: Sequence[Recorded]) -> int:
-    """The version that a stream lacks: a damaged number hides an event from its own stream."""
-    return next((v for v, recorded in enumerate(history, 1) if recorded.version != v), len(history) + 1)
