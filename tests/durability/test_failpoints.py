@@ -119,6 +119,7 @@ async def test_killed_at_a_point_no_job_is_paid_twice_and_no_take_is_lost(rig: R
             await rig.check(client, view)
     assert await server.stop() == 0
     rig.check_stopped_clean()
+    rig.check_replays()
     parked = {kind: rig.shop.charges_of(view.id) for kind, view in views.items() if view.phase == "parked"}
     assert parked == POINTS[point]
     assert charges == (0 if "submission.started" in point else len(KINDS)), "it was killed where it should be"
@@ -146,6 +147,7 @@ async def test_killed_at_two_points_one_after_the_other(rig: Rig, pair: tuple[st
             await rig.check(client, view)
     assert await server.stop() == 0
     rig.check_stopped_clean()
+    rig.check_replays()
 
 
 async def test_control_an_intent_of_another_process_is_sent_again_and_paid_again(rig: Rig) -> None:

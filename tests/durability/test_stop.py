@@ -110,6 +110,7 @@ async def test_stopped_under_load_nothing_is_lost_and_nothing_is_left_to_repair(
             server.send(number)
             assert await ended_within(server, GRACE_S + HARD_STOP_S) == 0
             rig.check_stopped_clean()
+            rig.check_replays()
             assert known <= rig.jobs()
             events = rig.events()
             assert len(rig.shop.charges) == events["submission.started"] == events["submission.accepted"]
@@ -141,6 +142,7 @@ async def test_a_paid_answer_that_comes_within_the_grace_is_kept(rig: Rig, grace
         answer.set()
         assert await server.ended() == 0
         rig.check_stopped_clean()
+        rig.check_replays()
         assert rig.events()["submission.accepted"] == bool(grace_s)
         server = await rig.start()
         view = await at_rest(client, job)
@@ -158,6 +160,7 @@ async def test_a_paid_call_that_hangs_is_left_and_the_job_is_found_at_the_next_s
         server.send(signal.SIGTERM)
         assert await ended_within(server, 0.3 + HARD_STOP_S) == 0
         rig.check_stopped_clean()
+        rig.check_replays()
         server = await rig.start()
         view = await at_rest(client, job)
         await rig.check(client, view)
@@ -211,6 +214,7 @@ async def test_what_hangs_for_good_is_ended_by_time_or_by_a_second_signal(
         assert view.status == "succeeded"
     assert await server.stop() == 0
     rig.check_stopped_clean()
+    rig.check_replays()
 
 
 @pytest.mark.parametrize("seconds", ["-1", "nan", "inf"])

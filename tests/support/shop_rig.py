@@ -14,12 +14,13 @@ from typing import Final
 import msgspec
 from serve_shop import Trouble
 from server import Server, free_port
-from shop import TAKES, URL, Shop, open_shop
+from shop import TAKES, URL, Shop, counterparts, open_shop
 
 from rushes.client import Client
 from rushes.eventstore import upkeep
 from rushes.eventstore.marker import read_marker
 from rushes.main import refold
+from rushes.replay import load_all, rerun
 from rushes.video import JobView
 
 REST_S: Final = 20.0
@@ -75,6 +76,12 @@ class Rig:
         assert marker.position == report.position
         wals = [file for file in self.folder.glob("*-wal") if file.stat().st_size]
         assert (wals, self.parts()) == ([], [])
+
+    def check_replays(self) -> None:
+        """Each job runs again the same, whatever its processes came to."""
+        reports = [rerun(recording, counterparts()) for recording in load_all(self.folder)]
+        assert reports
+        assert [one for one in reports if one.verdict != "same"] == []
 
     async def check(self, client: Client, view: JobView) -> None:
         """Paid once at most, ended once at most; and whole, or in doubt and said so."""

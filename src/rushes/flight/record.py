@@ -120,7 +120,7 @@ class Flight:
         max_bytes: int = DEFAULT_MAX_BYTES,
         keep_s: float = DEFAULT_KEEP_S,
     ) -> None:
-        """The file is made when the first exchange is written.
+        """The file is made at once, where there is none.
 
         Args:
             path: of flight.db.
@@ -150,9 +150,8 @@ class Flight:
         self._news, self._hurry, self._closed = threading.Event(), threading.Event(), False
         self._db: sqlite3.Connection | None = None
         self._began_at, self._ends = clock.now(), False
-        if path.exists():  # something in it may be too old; and jobs that are in it are taken up by this run
-            self._news.set()
-            self._hurry.set()
+        self._news.set()  # that this run begins; and something may be too old
+        self._hurry.set()
         self._thread = threading.Thread(target=self._work, name="the flight record", daemon=True)
         self._thread.start()
 

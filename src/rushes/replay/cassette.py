@@ -293,7 +293,7 @@ def _at_home(recording: Recording, adapters: Mapping[str, Adapter], lines: Seque
 def _stems(adapter: Adapter, lines: Sequence[Line], recording: Recording) -> tuple[str, str]:
     """Where a provider was reached and where it is at home, without the path that both end with."""
     request, home = first_request(adapter, lines), adapter.address()
-    base = base_of(adapter, request, recording.exchanges) if request else home
+    base = base_of(adapter, request, recording.exchanges) or home if request else home
     there, own = base.split("/"), home.split("/")
     while len(there) > 3 and len(own) > 3 and there[-1] == own[-1]:
         there.pop()

@@ -23,13 +23,16 @@ ELSEWHERE: Final = ("download", "callback")
 VALUE: Final = r"[A-Za-z0-9._:-]+"
 
 
-def base_of(adapter: Adapter, ask: Ask, exchanges: Sequence[Exchange]) -> str:
-    """Where the adapter's relative addresses began: its own address, unless another one was set then."""
+def base_of(adapter: Adapter, ask: Ask, exchanges: Sequence[Exchange]) -> str | None:
+    """Where the adapter's relative addresses began: at home, or where it was told; None: this request does not say."""
     own, url = adapter.address(), ask.url
     urls = [one.url for one in exchanges if one.provider == adapter.name and one.flow not in ELSEWHERE]
-    if "://" in url or url.startswith("@") or any(one.startswith(own) for one in urls):
+    if any(one.startswith(own) for one in urls):
         return own
-    return next((one.removesuffix(url) for one in urls if one.endswith(url)), own)
+    if "://" in url or url.startswith("@"):
+        return None
+    bare = (text for one in urls for text in (one, one.partition("?")[0]))
+    return next((text.removesuffix(url) for text in bare if text.endswith(url)), None)
 
 
 def informed(adapter: Adapter, recording: Recording, lines: Sequence[Line]) -> Adapter:

@@ -363,9 +363,11 @@ class _World:
         await _never()
 
     def _base_url(self, adapter: Adapter, ask: Ask) -> str:
-        if adapter.name not in self._bases:
-            self._bases[adapter.name] = base_of(adapter, ask, self.recording.exchanges)
-        return self._bases[adapter.name]
+        base = self._bases.get(adapter.name) or base_of(adapter, ask, self.recording.exchanges)
+        if base is None:
+            return adapter.address()
+        self._bases[adapter.name] = base
+        return base
 
     async def _probe(self, path: Path) -> Probe:  # noqa: ARG002 - the file is not there
         """What was found in the file then."""
@@ -547,14 +549,11 @@ def acts(recording: Recording, lines: Sequence[Line]) -> list[Act]:
 
 def _lost(recording: Recording) -> set[int]:
     """The exchanges that events name and a kill took along: those of the last second before it."""
-    kept, named, runs = {one.id for one in recording.exchanges}, names(recording), [*recording.runs]
-    first_at = min(map(drawn_at, named), default=0.0)
-    if runs and runs[0].began_at > first_at:  # one was killed before it wrote anything
-        runs.append(Run(began_at=first_at, seen_at=first_at, ended=False))
+    kept, named = {one.id for one in recording.exchanges}, names(recording)
     return {
         number
         for number in named
-        for run in runs
+        for run in recording.runs
         if number not in kept and not run.ended and -BATCH_S <= drawn_at(number) - run.seen_at <= 2 * BATCH_S
     }
 
