@@ -13,7 +13,7 @@ from sim_world import Control, Disk, Life
 from rushes.actors import codec
 from rushes.actors import messages as m
 from rushes.adapters.base import Adapter, Flow, Prepared
-from rushes.adapters.capabilities import Terms
+from rushes.adapters.capabilities import CancelKind, DoubtClass, Terms
 from rushes.eventstore.base import NewEvent, Recorded, Stored, Write
 from rushes.units import Handle
 from rushes.video import Target, VideoSpec
@@ -59,10 +59,12 @@ class OnePerAttempt(Hasty):
 class FreshKeys(SimAdapter):
     """Makes a new key whenever it sends."""
 
-    serial = count()
+    def __init__(self, doubt: DoubtClass, cancel_kind: CancelKind) -> None:
+        super().__init__(doubt, cancel_kind)
+        self._serial = count()  # of this run: the same seed is the same run
 
     def submit(self, spec: VideoSpec, target: Target, prepared: Prepared, key: str) -> Flow[Handle]:
-        return super().submit(spec, target, prepared, f"{key}-{next(self.serial)}")
+        return super().submit(spec, target, prepared, f"{key}-{next(self._serial)}")
 
 
 class Harmless(SimAdapter):
@@ -103,13 +105,8 @@ class IntentPerAttempt(Control):
 class KeyInLoop(Control):
     name = "key_in_loop"
 
-    def __init__(self) -> None:
-        self._serial = count()
-
     def adapter(self, adapter: SimAdapter) -> Adapter:
-        fresh = FreshKeys(adapter.doubt, adapter.cancel_kind)
-        fresh.serial = self._serial
-        return fresh
+        return FreshKeys(adapter.doubt, adapter.cancel_kind)
 
 
 class NoIncarnation(Control):

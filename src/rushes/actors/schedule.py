@@ -34,8 +34,9 @@ def due_at(owed: Owed, job: m.Job, job_id: str, *, tried_at: float, troubles: in
     pause_s = backoff_s(job_id, troubles - 1) if troubles else 0.0
     match owed:
         case m.Ask(accepted_at=accepted_at, deadline=deadline):
-            interval_s = _terms(job).poll.interval_s(max(0.0, now - accepted_at))
             last = max(tried_at, accepted_at) if accepted_at <= now else tried_at
+            # the job's age of then: by that of now, it would grow while one waits
+            interval_s = _terms(job).poll.interval_s(max(0.0, last - accepted_at))
             return min(last + max(interval_s, pause_s), max(deadline, tried_at + pause_s))
         case m.AskPermit(not_before=not_before, start_by=start_by):
             return min(max(not_before, tried_at + pause_s if troubles else 0.0), start_by)

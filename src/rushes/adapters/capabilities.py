@@ -29,7 +29,7 @@ class PollSchedule(Struct, frozen=True, gc=False, omit_defaults=True):
     growth: float = 0.1
 
     def interval_s(self, elapsed_s: float) -> float:
-        """Seconds until the next poll of a job that has been running for `elapsed_s`."""
+        """Seconds until the next poll of a job that had been running for `elapsed_s` at the last one."""
         return min(self.max_s, max(self.min_s, elapsed_s * self.growth))
 
 
