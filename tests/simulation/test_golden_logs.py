@@ -116,7 +116,7 @@ class Renamed(Kling):
 
 def test_control_a_changed_status_word_is_told_with_the_job_and_the_event() -> None:
     told = complaint("kling", written("kling", logs(Pair(Renamed(), KlingTwin))))
-    assert "kling, text-to-video, event 4:\n  - 4 70.650 generation.finished v1 " in told
+    assert "kling, text-to-video, event 4:\n  - 4 68.430 generation.finished v1 " in told
     assert "\n  + 4 7" in told
     assert f"run `{COMMAND}`" in told
     assert "wrong key" not in told  # that job ends before
