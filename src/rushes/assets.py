@@ -132,8 +132,8 @@ class Assets:
                 raise WrongSize(f"{size_bytes} bytes were announced, and {part.size_bytes} came.")
             sha256 = part.sha256.hexdigest()
             await _work(part.become, self.path(name(sha256)))
-        finally:
-            await asyncio.to_thread(part.discard)
+        finally:  # also for who is cancelled twice: a call in a thread that has not begun would be dropped
+            await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, part.discard))
         known = sniff(part.head)
         return AssetRef(name(sha256), sha256, part.size_bytes, media_type if known == UNKNOWN_TYPE else known)
 

@@ -5,7 +5,9 @@ import contextlib
 import hashlib
 import os
 import resource
+import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -221,3 +223,29 @@ async def test_sweep_removes_what_a_crash_left(tmp_path: Path) -> None:
     (tmp_path / "parts" / "0123.part").write_bytes(b"half")
     assert assets.sweep() == 1
     assert len(files(tmp_path)) == 1
+
+
+async def test_who_is_cancelled_twice_leaves_no_part(tmp_path: Path) -> None:
+    """A stop cancels once, and its hard end again, while the threads have other work."""
+    free, begun = threading.Event(), asyncio.Event()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"x" * 100
+        begun.set()
+        await asyncio.Event().wait()
+
+    assets = Assets(tmp_path)
+    keeping = asyncio.create_task(assets.sink(KEY)(chunks(), media_type="video/mp4", size_bytes=None))
+    await begun.wait()
+    busy = asyncio.get_running_loop().run_in_executor(None, free.wait)
+    keeping.cancel()
+    await asyncio.sleep(0)
+    keeping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await keeping
+    assert len([*tmp_path.rglob("*.part")]) == 1
+    free.set()
+    await busy
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert [*tmp_path.rglob("*.part")] == []

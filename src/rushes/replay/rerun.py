@@ -15,6 +15,7 @@ from collections.abc import Coroutine, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
+from math import inf
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -312,9 +313,18 @@ class _World:
         await _never()
 
     async def until_look(self, owed: m.Look) -> None:
-        """Wait until it was looked up then: only what is not there late enough is not there."""
+        """Wait until it was looked up then: only what is not there late enough is not there.
+
+        Of equal look-ups the record has the last one's end alone. Where no event came of it, it was not late enough.
+        """
         left = (play for play in self._tape.plays[self._tape.place :] if play.exchange.attempt == owed.attempt)
-        await self.until(next((play.asked_at for play in left if play.exchange.flow == "find" and play.at), 0.0))
+        play = next((play for play in left if play.exchange.flow == "find" and play.at), None)
+        if play is None:
+            return
+        early = inf
+        if isinstance(self._job, m.InDoubt) and play.exchange.id not in self._named:
+            early = self._job.since + self._job.started.terms.settle_s - 0.001
+        await self.until(min(play.asked_at, early))
 
     def awaits(self, exchange: Exchange) -> bool:
         """Whether something is still to come of it."""
