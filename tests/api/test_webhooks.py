@@ -701,7 +701,7 @@ async def test_no_line_of_the_log_and_no_recorded_exchange_holds_the_code(rig: R
     kept = b""
     async with asyncio.timeout(PATIENCE_S):
         while b"callback_url" not in kept:  # the flight record is written once a second
-            kept = b"".join(file.read_bytes() for file in rig.folder.glob("*.db*"))
+            kept = b"".join(file.read_bytes() for file in rig.folder.glob("*.db"))
             await asyncio.sleep(0)
     assert code.encode() not in kept
 
