@@ -78,7 +78,7 @@ class Rig:
         assert (wals, self.parts()) == ([], [])
 
     def check_replays(self) -> None:
-        """Nearly all jobs run again the same, whatever their processes came to: who was first in a moment is not kept."""
+        """Nearly all jobs run again the same, whatever their processes came to; a moment's luck is in no record."""
         reports = [rerun(recording, counterparts()) for recording in load_all(self.folder)]
         assert reports
         otherwise = [one for one in reports if one.verdict != "same"]
